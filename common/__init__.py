@@ -1,0 +1,1 @@
+"""The parts the services are made of: no business word in here but the saga table and the messages."""

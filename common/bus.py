@@ -1,0 +1,388 @@
+"""The broker, as one session: two connections that live and die together.
+
+There is no magic restoration: when either connection, a channel or a consumer is lost, the session ends, and the
+runner opens a new one from nothing. What was not acked is delivered again, what was not confirmed is published
+again. aio-pika opens connections and channels; deliveries, publishes and acks use aiormq's channel below it,
+which neither parses a stranger's properties nor starts a second task for each message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel as UnderlayChannel
+from aiormq.exceptions import DeliveryError, PublishError
+from pamqp import commands as spec
+from yarl import URL
+
+from common import recovery, topology
+from common.outbox import (
+    Confirmation,
+    Confirmed,
+    OutboxRow,
+    Unconfirmed,
+    Unroutable,
+    is_mandatory,
+    message_id,
+)
+from common.settings import Delay
+from common.telemetry import log
+from common.topology import Topology
+
+_PERSISTENT = 2
+_SECONDS_TO_CLOSE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message as it came, untouched: nothing of it is believed yet."""
+
+    queue: str
+    tag: int
+    routing_key: str
+    body: bytes
+    content_type: str | None
+    content_encoding: str | None
+    user_id: str | None
+    correlation_id: str | None
+    headers: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A delivery on its way to a retry level, the dead queue or the parked queue."""
+
+    delivery: Delivery
+    routing_key: str
+    headers: Mapping[str, str | int]
+    expires_in: int | None = None
+
+
+class SessionEnded(ConnectionError):  # noqa: N818 - it is what happened to the session
+    """The session is over: whatever was in flight is delivered or published again in the next one."""
+
+
+class Inbox:
+    """What one consumer was delivered and nobody has taken yet, in order."""
+
+    def __init__(self, queue: str, channel: UnderlayChannel, arrived: asyncio.Event) -> None:
+        self.queue = queue
+        self.channel = channel
+        self.consumer_tag = ""
+        self._arrived = arrived
+        self._waiting: list[Delivery] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    async def put(self, message: DeliveredMessage) -> None:
+        """Take a delivery from the channel's reader; only notes it down."""
+        properties = message.header.properties
+        self._waiting.append(
+            Delivery(
+                queue=self.queue,
+                tag=message.delivery_tag or 0,
+                routing_key=message.routing_key or "",
+                body=message.body,
+                content_type=properties.content_type,
+                content_encoding=properties.content_encoding,
+                user_id=properties.user_id,
+                correlation_id=properties.correlation_id,
+                headers=properties.headers or {},
+            )
+        )
+        self._arrived.set()
+
+    def take(self, limit: int) -> list[Delivery]:
+        """Up to `limit` deliveries, oldest first."""
+        taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
+        return taken
+
+    async def ack(self, deliveries: Sequence[Delivery], *, all_before: bool) -> None:
+        """Acknowledge these; `all_before`: and with one frame, as nothing older is unanswered."""
+        if all_before:
+            await self.channel.basic_ack(deliveries[-1].tag, multiple=True, wait=False)
+        else:
+            for delivery in deliveries:
+                await self.channel.basic_ack(delivery.tag, wait=False)
+
+
+class Session:
+    """One life of a service's connections: one to consume, one to publish, since alarms block only the second."""
+
+    def __init__(self, service: str, user: str) -> None:
+        self.service = service
+        self.user = user
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._channels: list[AbstractChannel] = []  # aio-pika holds channels weakly
+        self._consuming: AbstractConnection
+        self._events: UnderlayChannel
+        self._copies: UnderlayChannel
+        self._chance = random.Random()  # noqa: S311 - jitter
+
+    def end(self, why: str) -> None:
+        """End this session; the first reason is kept."""
+        if not self._ended.done():
+            self._ended.set_result(why)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this session has ended."""
+        return self._ended.done()
+
+    async def ended(self) -> str:
+        """Wait until the session is over, and why."""
+        return await asyncio.shield(self._ended)
+
+    async def open(self, consuming: AbstractConnection, publishing: AbstractConnection) -> None:
+        """Open the publishing channels and watch both connections."""
+        self._consuming = consuming
+        for connection, use in ((consuming, "consuming"), (publishing, "publishing")):
+            connection.close_callbacks.add(self._ends(f"the {use} connection was lost"), weak=False)
+        self._events = await self._channel(publishing, "the channel for events was closed")
+        self._copies = await self._channel(publishing, "the channel for copies was closed")
+
+    async def consume(self, queue: str, prefetch: int, arrived: asyncio.Event) -> Inbox:
+        """Start to consume a queue into an inbox; sets `arrived` at each delivery."""
+        channel = await self._channel(self._consuming, f"the channel of {queue} was closed")
+        await channel.basic_qos(prefetch_count=prefetch)
+        channel.on_consumer_cancel_callbacks.add(lambda _: self.end(f"the broker cancelled {queue}"))
+        inbox = Inbox(queue, channel, arrived)
+        answer = await channel.basic_consume(queue, inbox.put)
+        inbox.consumer_tag = answer.consumer_tag or ""
+        return inbox
+
+    async def stop_consuming(self, inboxes: Sequence[Inbox]) -> None:
+        """Ask for no more deliveries; those already here stay in their inboxes."""
+        for inbox in inboxes:
+            await inbox.channel.basic_cancel(inbox.consumer_tag)
+
+    async def declare(self, objects: Topology) -> None:
+        """Make the broker's objects as the saga table says, and remove bindings that it no longer lists."""
+        channel = await self._channel(self._consuming, None)
+        for exchange in objects.exchanges:
+            await channel.exchange_declare(exchange, exchange_type="topic", durable=True)
+        for queue in objects.queues:
+            await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
+        for binding in objects.bindings:
+            await channel.queue_bind(binding.queue, binding.exchange, binding.key)
+        for binding in objects.stale:
+            await channel.queue_unbind(binding.queue, binding.exchange, binding.key)
+        await channel.close()
+
+    async def check(self, objects: Topology) -> None:
+        """Only look whether exchanges and queues exist; raises if one is missing."""
+        channel = await self._channel(self._consuming, None)
+        for exchange in objects.exchanges:
+            await channel.exchange_declare(exchange, passive=True)
+        for queue in objects.queues:
+            await channel.queue_declare(queue.name, passive=True)
+        await channel.close()
+
+    async def publish_events(self, rows: list[OutboxRow]) -> list[Confirmation]:
+        """Publish outbox rows to the exchange of the saga, all in flight at once, each confirmed."""
+        return await self._publish(
+            self._events,
+            [self._parked(row) if row.parked_because else self._event(row) for row in rows],
+        )
+
+    async def publish_copies(self, copies: Sequence[Copy]) -> None:
+        """Publish copies to the recovery exchange; SessionEnded unless the broker confirms every one."""
+        confirmations = await self._publish(
+            self._copies,
+            [
+                _Publish(
+                    exchange=topology.RECOVERY,
+                    routing_key=copy.routing_key,
+                    body=copy.delivery.body,
+                    properties=self._copy_properties(copy),
+                    mandatory=True,
+                )
+                for copy in copies
+            ],
+        )
+        for copy, confirmation in zip(copies, confirmations, strict=True):
+            if not isinstance(confirmation, Confirmed):
+                raise SessionEnded(f"{copy.routing_key} did not take a copy: {confirmation}")
+
+    def retry_expiration(self, delay: Delay) -> int:
+        """Milliseconds of a retry at this level, with jitter."""
+        return recovery.expiration(delay, self._chance)
+
+    async def _publish(self, channel: UnderlayChannel, wanted: Sequence[_Publish]) -> list[Confirmation]:
+        answers: dict[int, Confirmation] = {}
+        waiting = list(enumerate(wanted))
+        while waiting:
+            # aiormq finds the publish that a return answers by its message id: never two alike in flight.
+            ids = set[str]()
+            window: list[tuple[int, _Publish]] = []
+            later: list[tuple[int, _Publish]] = []
+            for index, publish in waiting:
+                name = publish.properties.message_id or ""
+                (later if name in ids else window).append((index, publish))
+                ids.add(name)
+            confirmations = await asyncio.gather(*(self._confirmed(channel, publish) for _, publish in window))
+            answers.update(zip((index for index, _ in window), confirmations, strict=True))
+            waiting = later
+        return [answers[index] for index in range(len(wanted))]
+
+    async def _confirmed(self, channel: UnderlayChannel, publish: _Publish) -> Confirmation:
+        try:
+            await channel.basic_publish(
+                publish.body,
+                exchange=publish.exchange,
+                routing_key=publish.routing_key,
+                properties=publish.properties,
+                mandatory=publish.mandatory,
+                wait=False,
+            )
+        except PublishError:
+            return Unroutable()
+        except DeliveryError:
+            return Unconfirmed("the broker refused it: a queue is full or has lost its leader")
+        except (
+            aiormq.exceptions.AMQPError,
+            aiormq.exceptions.ChannelInvalidStateError,
+            ConnectionError,
+        ) as error:
+            self.end(f"publishing failed: {error}")
+            raise SessionEnded(str(error)) from error
+        return Confirmed()
+
+    def _event(self, row: OutboxRow) -> _Publish:
+        return _Publish(
+            exchange=topology.EVENTS,
+            routing_key=row.type,
+            body=row.body.encode(),
+            properties=self._event_properties(row),
+            mandatory=is_mandatory(row.type),
+        )
+
+    def _parked(self, row: OutboxRow) -> _Publish:
+        properties = self._event_properties(row)
+        properties.headers = {
+            recovery.TYPE: row.type,
+            recovery.REASON: row.parked_because,
+            recovery.DETAIL: row.detail,
+            recovery.FIRST_FAILED_AT: row.staged_at.isoformat(),
+            recovery.FAILED_IN: self.service,
+        }
+        return _Publish(
+            exchange=topology.RECOVERY,
+            routing_key=topology.parked_queue(self.service),
+            body=row.body.encode(),
+            properties=properties,
+            mandatory=True,
+        )
+
+    def _event_properties(self, row: OutboxRow) -> spec.Basic.Properties:
+        """AMQP properties and CloudEvents 1.0 (binary mode) of an event."""
+        name = message_id(row.key, row.type)
+        return spec.Basic.Properties(
+            content_type="application/json",
+            delivery_mode=_PERSISTENT,
+            message_id=name,
+            correlation_id=row.key,
+            message_type=row.type,
+            app_id=self.service,
+            user_id=self.user,
+            timestamp=row.staged_at,
+            headers={
+                "traceparent": row.traceparent,
+                "cloudEvents_specversion": "1.0",
+                "cloudEvents_id": name,
+                "cloudEvents_source": f"/concert-saga/{self.service}",
+                "cloudEvents_type": row.type,
+                "cloudEvents_subject": row.key,
+                "cloudEvents_time": row.staged_at.isoformat(),
+            },
+        )
+
+    def _copy_properties(self, copy: Copy) -> spec.Basic.Properties:
+        delivery = copy.delivery
+        return spec.Basic.Properties(
+            content_type=delivery.content_type,
+            content_encoding=delivery.content_encoding,
+            delivery_mode=_PERSISTENT,
+            correlation_id=delivery.correlation_id,
+            app_id=self.service,
+            user_id=self.user,
+            timestamp=datetime.now(UTC),
+            expiration=str(copy.expires_in) if copy.expires_in is not None else None,
+            headers=dict(copy.headers),
+        )
+
+    async def _channel(self, connection: AbstractConnection, why_it_matters: str | None) -> UnderlayChannel:
+        channel = connection.channel(publisher_confirms=True, on_return_raises=True)
+        await channel.initialize()
+        self._channels.append(channel)
+        if why_it_matters:
+            channel.close_callbacks.add(self._ends(why_it_matters), weak=False)
+        underlay = await channel.get_underlay_channel()
+        assert isinstance(underlay, UnderlayChannel)
+        return underlay
+
+    def _ends(self, what: str) -> Callable[..., None]:
+        def ended(_: object, error: BaseException | None = None) -> None:
+            self.end(f"{what}: {error}" if error else what)
+
+        return ended
+
+
+@dataclass(frozen=True, slots=True)
+class _Publish:
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: spec.Basic.Properties
+    mandatory: bool
+
+
+@contextlib.asynccontextmanager
+async def open_session(url: str, service: str) -> AsyncIterator[Session]:
+    """Connect twice and give a session; raises ConnectionError and its kin when the broker is away."""
+    session = Session(service, user_of(url))
+    async with contextlib.AsyncExitStack() as stack:
+        opened = []
+        for use in ("consume", "publish"):
+            connection = await aio_pika.connect(_named(url, f"{service} {use}"), timeout=10)
+            stack.push_async_callback(_close, connection)
+            opened.append(connection)
+        consuming, publishing = opened
+        await session.open(consuming, publishing)
+        try:
+            yield session
+        finally:
+            session.end("closed by the service")
+
+
+def user_of(url: str) -> str:
+    """The broker user that a URL logs in as."""
+    return unquote(urlsplit(url).username or "guest")
+
+
+def _named(url: str, name: str) -> URL:
+    """`url` with a connection name for the management UI, and a heartbeat that notices a dead peer in time."""
+    options = {"name": name, "heartbeat": "10"}
+    parsed = URL(url)
+    return parsed.update_query({key: value for key, value in options.items() if key not in parsed.query})
+
+
+async def _close(connection: AbstractConnection) -> None:
+    """Close a connection, but never wait long for a broker that does not answer."""
+    try:
+        async with asyncio.timeout(_SECONDS_TO_CLOSE):
+            await connection.close()
+    except Exception as error:  # noqa: BLE001 - it is being thrown away, whatever state it is in
+        log.debug("connection did not close in time", error=str(error))

@@ -1,0 +1,309 @@
+"""The consumer: takes what has arrived, does it in one transaction, and settles every message in one place.
+
+Handlers see messages and return outcomes. They never see a channel, an ack, a header, an attempt count or
+a commit. One bad message never spoils its neighbours: a refusal is a value, and when a transaction fails as
+a whole, its messages are done again one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar, assert_never
+
+from common import db, messages, recovery
+from common.bus import Copy, Delivery, Inbox, Session, SessionEnded
+from common.messages import Malformed, Message, UnknownType
+from common.outbox import Outbox, Relay
+from common.recovery import Dead, DeadLetter, Done, Origin, Outcome, Parked, Retry
+from common.settings import Settings
+from common.telemetry import alarm, log
+from common.unit_of_work import Batch, UnitOfWork
+
+#: Unanswered deliveries after which a message is suspected to kill its handler and is handled alone.
+_SUSPECT_AFTER = 5
+#: How often a message that lost a race against another replica is done again at once.
+_RACES = 5
+_MAX_HEADERS = 64
+
+M = TypeVar("M", Message, DeadLetter)
+
+
+Handle = Callable[[Batch[M]], Awaitable[list[Outcome]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened(Generic[M]):
+    """A delivery that was read: either there is content to handle, or it is settled already."""
+
+    delivery: Delivery
+    origin: Origin
+    content: M | None
+    settled: Outcome | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may kill its handler, by its history or by how often nobody answered for it."""
+        unanswered = self.delivery.headers.get("x-delivery-count", 0)
+        return self.origin.history.is_suspect or (isinstance(unanswered, int) and unanswered >= _SUSPECT_AFTER)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[M]):
+    """How deliveries of one kind become content, and what becomes of content whose handling failed."""
+
+    read: Callable[[Message, Origin], M | Outcome]
+    dispose: Callable[[Origin, Exception, datetime], Outcome]
+
+
+class Consumer(Generic[M]):
+    """Works inboxes of one session in the order given: the first that has something is served first."""
+
+    def __init__(
+        self,
+        session: Session,
+        settings: Settings,
+        unit_of_work: UnitOfWork,
+        relay: Relay,
+        reading: Reading[M],
+        handle: Handle[M],
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._unit_of_work = unit_of_work
+        self._relay = relay
+        self._reading: Reading[M] = reading
+        self._handle: Handle[M] = handle
+        self._inboxes: list[Inbox] = []
+        self._arrived = asyncio.Event()
+        self._stopped = False
+
+    async def listen(self, *queues: str) -> list[Inbox]:
+        """Start to consume these queues."""
+        for queue in queues:
+            self._inboxes.append(await self._session.consume(queue, self._settings.prefetch, self._arrived))
+        return self._inboxes
+
+    def stop(self) -> None:
+        """Leave after the batch in hand; what was not begun is delivered to somebody else."""
+        self._stopped = True
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Work until stopped. What goes wrong here ends the session, and never the process."""
+        try:
+            while not self._stopped:
+                inbox = next((inbox for inbox in self._inboxes if inbox), None)
+                if inbox is None:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                elif await self._relay.has_room(seconds=1):
+                    await self._work(inbox, inbox.take(self._settings.batch_size))
+        except SessionEnded:
+            pass
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next session starts from nothing
+            if not self._session.is_over and not self._stopped:
+                log.exception("the consumer stumbled; opening a new session")
+            self._session.end(f"the consumer stumbled: {error}")
+
+    async def _work(self, inbox: Inbox, deliveries: list[Delivery]) -> None:
+        opened = [self._open(delivery) for delivery in deliveries]
+        suspects = [message for message in opened if message.is_suspect]
+        trusted = [message for message in opened if not message.is_suspect]
+        if trusted:
+            await self._settle(inbox, trusted, await self._outcomes(trusted), all_before=not suspects)
+        # In random order and settled one by one: if one of them kills this process, it takes fewer along.
+        random.shuffle(suspects)
+        for suspect in suspects:
+            await self._settle(inbox, [suspect], await self._outcomes([suspect]), all_before=False)
+
+    def _open(self, delivery: Delivery) -> _Opened[M]:
+        origin = recovery.provenance(
+            self._session.service,
+            self._session.user,
+            routing_key=delivery.routing_key,
+            user_id=delivery.user_id,
+            headers=delivery.headers,
+        )
+        try:
+            content = self._reading.read(_decode(delivery, origin), origin)
+        except (Malformed, UnknownType) as error:
+            return _Opened(delivery, origin, None, disposition(self._settings)(origin, error, _now()))
+        if isinstance(content, Outcome):
+            return _Opened(delivery, origin, None, content)
+        return _Opened(delivery, origin, content)
+
+    async def _outcomes(self, opened: Sequence[_Opened[M]]) -> list[Outcome]:
+        readable = [message for message in opened if message.settled is None]
+        decided = iter(await self._attempt(readable) if readable else ())
+        return [message.settled or next(decided) for message in opened]
+
+    async def _attempt(self, opened: Sequence[_Opened[M]], races: int = _RACES) -> list[Outcome]:
+        contents = [message.content for message in opened if message.content is not None]
+
+        async def unit(now: datetime, outbox: Outbox) -> list[Outcome]:
+            outcomes = await self._handle(Batch(contents, now, outbox))
+            if len(outcomes) != len(contents):
+                raise RuntimeError(f"{len(outcomes)} outcomes for {len(contents)} messages")
+            return outcomes
+
+        try:
+            return await self._unit_of_work.run(unit)
+        except Exception as error:
+            fault = db.classify(error)
+            if fault is db.Fault.AWAY:
+                raise
+            if len(opened) > 1:
+                log.info("a batch failed; doing it one at a time", size=len(opened), error=str(error)[:200])
+                return [outcome for message in opened for outcome in await self._attempt([message])]
+            if fault is db.Fault.RACE and races:
+                return await self._attempt(opened, races - 1)
+            return [self._reading.dispose(opened[0].origin, error, _now())]
+
+    async def _settle(
+        self, inbox: Inbox, opened: Sequence[_Opened[M]], outcomes: Sequence[Outcome], *, all_before: bool
+    ) -> None:
+        """Copy what did not end well to where it belongs, and only then ack the originals."""
+        copies = []
+        for message, outcome in zip(opened, outcomes, strict=True):
+            _tell(message, outcome)
+            match outcome:
+                case Done():
+                    pass
+                case Retry():
+                    expires_in = self._session.retry_expiration(self._settings.retry_delays[outcome.level])
+                    copies.append(self._copy(message, outcome, outcome.attempt, expires_in))
+                case Dead() | Parked():
+                    copies.append(self._copy(message, outcome, message.origin.history.attempts + 1, None))
+                case _:
+                    assert_never(outcome)
+        if copies:
+            await self._session.publish_copies(copies)
+        await inbox.ack([message.delivery for message in opened], all_before=all_before)
+
+    def _copy(
+        self, message: _Opened[M], outcome: Retry | Dead | Parked, attempt: int, expires_in: int | None
+    ) -> Copy:
+        return Copy(
+            delivery=message.delivery,
+            routing_key=recovery.destination(self._session.service, outcome, self._settings.retry_delays),
+            headers=recovery.copy_headers(
+                message.delivery.headers,
+                message.origin,
+                reason=outcome.reason,
+                detail=outcome.detail,
+                attempt=attempt,
+                failed_in=message.delivery.queue,
+                now=_now(),
+            ),
+            expires_in=expires_in,
+        )
+
+
+def reading_messages(settings: Settings) -> Reading[Message]:
+    """How events and commands are read: as they are."""
+    return Reading(read=lambda message, _: message, dispose=disposition(settings))
+
+
+def reading_dead_letters(settings: Settings) -> Reading[DeadLetter]:
+    """How terminal failures are read, whether our own consumer or the broker gave up on them."""
+    levels = len(settings.retry_delays)
+
+    def read(message: Message, origin: Origin) -> DeadLetter | Outcome:
+        killed = origin.killed_by_broker
+        outcome = recovery.after_death(origin.type, origin.history, levels=levels, killed_by_broker=killed)
+        return outcome or _letter(message, origin)
+
+    def dispose(origin: Origin, error: Exception, _: datetime) -> Outcome:
+        # A dead letter that cannot be decided now goes round again; nothing can be lost by that.
+        detail = messages.printable(f"{type(error).__name__}: {error}")
+        if db.classify(error) is db.Fault.DATA:
+            return Parked("dead_letter_failed", detail)
+        attempt = origin.history.attempts + 1
+        return Retry(levels - 1, "dead_letter_failed", detail, attempt, persistent=True)
+
+    return Reading(read, dispose)
+
+
+def disposition(settings: Settings) -> Callable[[Origin, Exception, datetime], Outcome]:
+    """What becomes of a message whose handling failed, under these settings."""
+    levels = len(settings.retry_delays)
+    unknown_for = timedelta(hours=settings.unknown_type_hours)
+
+    def dispose(origin: Origin, error: Exception, now: datetime) -> Outcome:
+        fault = db.classify(error)
+        return recovery.disposition(
+            origin.type, error, fault, origin.history, levels=levels, now=now, unknown_for=unknown_for
+        )
+
+    return dispose
+
+
+def _decode(delivery: Delivery, origin: Origin) -> Message:
+    if len(delivery.headers) > _MAX_HEADERS:
+        raise Malformed("bad_headers", f"{len(delivery.headers)} headers; the limit is {_MAX_HEADERS}")
+    for name in ("cloudEvents_type", "cloudEvents:type"):
+        told = delivery.headers.get(name, origin.type)
+        if told != origin.type:
+            raise Malformed("bad_headers", f"{name} contradicts the routing key {origin.type!r:.100}")
+    for name in ("cloudEvents_specversion", "cloudEvents:specversion"):
+        if delivery.headers.get(name, "1.0") != "1.0":
+            raise Malformed("bad_headers", f"{name} must be 1.0")
+    body = messages.decode(
+        origin.type,
+        delivery.body,
+        content_type=delivery.content_type,
+        content_encoding=delivery.content_encoding,
+    )
+    trace = delivery.headers.get("traceparent")
+    return Message(origin.type, body, trace if isinstance(trace, str) else None)
+
+
+def _letter(message: Message, origin: Origin) -> DeadLetter:
+    reason = recovery.CRASHED_ALONE if origin.killed_by_broker else origin.history.reason
+    return DeadLetter(
+        message=message,
+        reason=reason if re.fullmatch(r"[a-z0-9_]{1,64}", reason) else "died",
+        detail=messages.printable(origin.history.detail),
+        attempts=origin.history.attempts,
+    )
+
+
+def _tell(message: _Opened[M], outcome: Outcome) -> None:
+    """One line for whatever is of interest; none for what went well."""
+    if isinstance(outcome, Done):
+        return
+    facts = {
+        "type": message.origin.type,
+        "saga": message.delivery.correlation_id or _key(message),
+        "reason": outcome.reason,
+        "detail": outcome.detail,
+        "attempt": message.origin.history.attempts + 1,
+    }
+    match outcome:
+        case Retry(persistent=True) | Parked():
+            alarm(
+                "parked for a person" if isinstance(outcome, Parked) else "still not done; never given up",
+                **facts,
+            )
+        case Retry():
+            log.warning("will be tried again", **facts)
+        case Dead():
+            log.info("dead letter", **facts)
+
+
+def _key(message: _Opened[M]) -> str | None:
+    match message.content:
+        case Message() as content:
+            return content.key
+        case DeadLetter() as letter:
+            return letter.message.key
+    return None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

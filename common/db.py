@@ -1,0 +1,218 @@
+"""One database per service, of any vendor: opening it, one transaction, and what its errors mean.
+
+Here, and only here, one vendor may be treated differently from another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+from tortoise import Model, connections
+from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.context import TortoiseContext
+from tortoise.exceptions import (
+    DBConnectionError,
+    IntegrityError,
+    ValidationError,
+)
+from tortoise.migrations.executor import MigrationExecutor
+from tortoise.transactions import in_transaction
+
+from common.telemetry import log
+
+_APP = "models"
+_CONNECTION = "default"
+#: Any number will do, as long as every replica of a service uses the same.
+_MIGRATION_LOCK = 5_063_170_211
+
+
+class LostRaceError(Exception):
+    """Another replica changed the row first. The transaction is undone; do it again from the start."""
+
+
+class Fault(Enum):
+    """What an error of the database means for the message that met it."""
+
+    AWAY = auto()
+    """The database cannot be reached or written to: no attempt, wait for it."""
+    RACE = auto()
+    """Another transaction was first: at once, again."""
+    DATA = auto()
+    """This content cannot be stored, now or ever."""
+    OTHER = auto()
+    """Anything else, a bug included: may well pass."""
+
+
+def classify(error: BaseException) -> Fault:  # noqa: PLR0911 - a table, in the form of a match
+    """What `error` means; a wrapped error means what its cause means."""
+    match error:
+        case LostRaceError() | IntegrityError():
+            return Fault.RACE
+        case asyncpg.DeadlockDetectedError() | asyncpg.SerializationError():
+            return Fault.RACE
+        case DBConnectionError() | ConnectionError() | TimeoutError() | asyncpg.InterfaceError():
+            return Fault.AWAY
+        case (
+            asyncpg.PostgresConnectionError()
+            | asyncpg.OperatorInterventionError()
+            | asyncpg.InsufficientResourcesError()
+            | asyncpg.ReadOnlySQLTransactionError()
+            | asyncpg.InvalidAuthorizationSpecificationError()
+            | asyncpg.InvalidCatalogNameError()
+        ):
+            # A wrong password or a missing database is mended by a person while the message waits.
+            return Fault.AWAY
+        case asyncpg.DataError() | ValidationError() | UnicodeError() | OverflowError():
+            return Fault.DATA
+        case sqlite3.OperationalError() if _sqlite_is_away(error):
+            return Fault.AWAY
+        case OSError():
+            return Fault.AWAY
+    cause = error.__cause__ or error.__context__
+    return classify(cause) if cause is not None else Fault.OTHER
+
+
+def _sqlite_is_away(error: sqlite3.OperationalError) -> bool:
+    primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return primary in {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+    }
+
+
+@contextlib.asynccontextmanager
+async def open_database(url: str, modules: Sequence[str], migrations: str) -> AsyncIterator[None]:
+    """Open the database at `url`, bring its tables up to date, and close it again at the end.
+
+    `modules` hold the models, `migrations` is the package of their migrations. Safe when several replicas
+    start at once. Raises whatever the vendor raises when the database is away; `classify` knows it.
+    """
+    with _one_process_per_file(url):
+        async with TortoiseContext() as context:
+            settings = configuration(url, modules, migrations)
+            await context.init(config=settings)
+            try:
+                await _migrate(settings["apps"])
+                yield
+            finally:
+                await connections.close_all(discard=False)
+
+
+def configuration(url: str, modules: Sequence[str], migrations: str) -> dict[str, Any]:
+    """Tortoise's configuration of one service, for the service itself and for writing migrations."""
+    return {
+        "connections": {_CONNECTION: _with_defaults(url)},
+        "apps": {_APP: {"models": list(modules), "migrations": migrations, "default_connection": _CONNECTION}},
+        "use_tz": True,
+        "timezone": "UTC",
+    }
+
+
+def _with_defaults(url: str) -> str:
+    """`url` with the options we rely on, unless it sets them itself."""
+    scheme = urlsplit(url).scheme
+    if scheme == "sqlite":
+        # A power cut may not lose what was acked, so SQLite syncs at every commit.
+        return _with_options(url, synchronous="FULL", busy_timeout="5000")
+    return _with_options(url, minsize="1", maxsize="5")
+
+
+def _with_options(url: str, **options: str) -> str:
+    missing = [f"{name}={value}" for name, value in options.items() if f"{name}=" not in url]
+    return url + ("&" if "?" in url else "?") + "&".join(missing) if missing else url
+
+
+@contextlib.contextmanager
+def _one_process_per_file(url: str) -> Iterator[None]:
+    """SQLite: a second process on the same file is refused. Other vendors: nothing to do."""
+    path = sqlite_path(url)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(
+                f"{path} is in use by another process: SQLite serves one replica of a service; "
+                "stop the other one, or set DATABASE_URL to a PostgreSQL database"
+            ) from None
+        yield
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite URL; None for memory and for other vendors."""
+    if not url.startswith("sqlite://"):
+        return None
+    path = url.removeprefix("sqlite://").partition("?")[0]
+    return None if path == ":memory:" else Path(path)
+
+
+async def _migrate(migrations: dict[str, dict[str, Any]]) -> None:
+    """Apply what is missing, under a lock that the other replicas wait for."""
+    async with transaction() as connection:
+        if connection.capabilities.dialect == "postgres":
+            await connection.execute_query(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+        executor = MigrationExecutor(connection, migrations)
+        await executor.migrate(progress=lambda event, _, name: log.info("migration", change=event, migration=name))
+
+
+@contextlib.asynccontextmanager
+async def transaction() -> AsyncIterator[BaseDBAsyncClient]:
+    """One transaction of the current task: commits at the end, undoes everything on an error.
+
+    Never cancel a task inside: Tortoise (1.1) begins without a `try`, so a begin that fails or is cancelled
+    keeps SQLite's lock, or leaks a pooled connection. The first half of that is mended here.
+    """
+    context = in_transaction()
+    try:
+        connection = await context.__aenter__()
+    except BaseException:
+        if hasattr(context, "token"):
+            with contextlib.suppress(Exception):
+                await context.__aexit__(*sys.exc_info())
+        raise
+    try:
+        yield connection
+    except BaseException:
+        # The error that got us here is the one to tell, not that a dead connection cannot roll back.
+        with contextlib.suppress(Exception):
+            await context.__aexit__(*sys.exc_info())
+        raise
+    await context.__aexit__(None, None, None)
+
+
+async def probe() -> None:
+    """Ask the database for a sign of life; raises what the vendor raises."""
+    async with asyncio.timeout(5):
+        await connections.get(_CONNECTION).execute_query("SELECT 1")
+
+
+M = TypeVar("M", bound=Model)
+
+
+async def insert(rows: Sequence[M]) -> None:
+    """Insert rows of one model, in one statement per few hundred. IntegrityError if one exists already."""
+    if rows:
+        await type(rows[0]).bulk_create(rows, batch_size=500)
+
+
+async def update(rows: Sequence[M], *fields: str) -> None:
+    """Write these fields of rows of one model, which the transaction has locked or compared before."""
+    if rows:
+        await type(rows[0]).bulk_update(rows, fields=fields, batch_size=500)

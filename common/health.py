@@ -1,0 +1,74 @@
+"""Health over HTTP: `/live` (the process works) and `/ready` (it takes messages). For Docker and for people.
+
+`python -m common.health` asks the service on HEALTH_PORT and exits 0 when it is ready: a container's health check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+
+from aiohttp import web
+
+
+@dataclass(slots=True)
+class Health:
+    """What a service knows of its own health. It is ready when it reaches both broker and database."""
+
+    service: str
+    broker: str = "connecting"
+    database: str = "opening"
+    outbox: int = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether messages are being taken."""
+        return self.broker == "ok" and self.database == "ok"
+
+
+@contextlib.asynccontextmanager
+async def serve(health: Health, host: str, port: int) -> AsyncIterator[None]:
+    """Answer health requests while the context is open; port 0: do not."""
+    if not port:
+        yield
+        return
+
+    async def live(_: web.Request) -> web.Response:
+        return web.json_response(asdict(health))
+
+    async def ready(_: web.Request) -> web.Response:
+        return web.json_response(asdict(health), status=200 if health.is_ready else 503)
+
+    application = web.Application()
+    application.add_routes([web.get("/live", live), web.get("/ready", ready)])
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def check(port: str) -> int:
+    """Ask the service on this machine whether it is ready: 0 yes, 1 no."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=3) as answer:
+            sys.stdout.write(json.dumps(json.load(answer)) + "\n")
+    except urllib.error.HTTPError as error:
+        sys.stdout.write(error.read().decode() + "\n")
+        return 1
+    except OSError as error:
+        sys.stdout.write(f"no answer on port {port}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(check(os.environ.get("HEALTH_PORT", "8080")))

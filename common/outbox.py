@@ -1,0 +1,218 @@
+"""The outbox: an event is stored in the transaction of the change it tells of, and published afterwards.
+
+A row is forgotten only when the broker has confirmed the event, so none is lost; a crash in between publishes it
+twice, which the barrier of its receiver absorbs. Fresh rows go from memory straight to the relay; the sweeper
+finishes what a crash, a lost confirm or a missing route left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from tortoise import fields
+from tortoise.models import Model
+
+from common import db, saga
+from common.telemetry import alarm, log, next_traceparent
+
+#: Rows published at once. Confirms may come in any order within a window.
+WINDOW = 500
+#: A row is the sweeper's only after this long; until then its own process has it in hand.
+GRACE = timedelta(seconds=10)
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://concert-saga.example/messages")
+
+
+class OutboxRow(Model):
+    """An event waiting for the broker's confirm; with `parked_because`, on its way to the parked queue."""
+
+    id = fields.UUIDField(primary_key=True)
+    key = fields.CharField(max_length=64)
+    type = fields.CharField(max_length=64)
+    body = fields.TextField()
+    traceparent = fields.CharField(max_length=64)
+    parked_because = fields.CharField(max_length=64, null=True)
+    detail = fields.TextField(null=True)
+    staged_at = fields.DatetimeField()
+    due_at = fields.DatetimeField(db_index=True)
+
+    class Meta:
+        """Tortoise's place for the table's name and comment."""
+
+        table = "outbox"
+        table_description = "events waiting for the confirm of the broker"
+
+
+class Outbox:
+    """The events that one batch emits. Each type of each saga once: a repetition in a batch says nothing new."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+        self._rows: dict[tuple[str, str], OutboxRow] = {}
+
+    def stage(self, type_: str, key: str, body: str, traceparent: str | None) -> None:
+        """Emit an event when the transaction commits. `key` is the saga's id, or the command's own."""
+        self._rows[type_, key] = self._row(type_, key, body, traceparent)
+
+    def park(self, type_: str, key: str, body: str, *, reason: str, detail: str) -> None:
+        """Put what could not be emitted before a person when the transaction commits."""
+        row = self._row(type_, key, body, None)
+        row.parked_because = reason
+        row.detail = detail
+        self._rows[type_, key] = row
+
+    def _row(self, type_: str, key: str, body: str, traceparent: str | None) -> OutboxRow:
+        return OutboxRow(
+            id=uuid.uuid4(),
+            key=key,
+            type=type_,
+            body=body,
+            traceparent=next_traceparent(traceparent),
+            staged_at=self._now,
+            due_at=self._now + GRACE,
+        )
+
+    @property
+    def rows(self) -> list[OutboxRow]:
+        """What was staged, in order."""
+        return list(self._rows.values())
+
+    async def save(self) -> None:
+        """Write the rows, as the last statement of the batch's transaction."""
+        await db.insert(self.rows)
+
+
+def message_id(key: str, type_: str) -> str:
+    """The deterministic id of a message: the same saga and type, the same id, however often it is said."""
+    return str(uuid.uuid5(_NAMESPACE, f"{key}/{type_}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Unroutable:
+    """No queue is bound for an event that a service waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The broker has taken responsibility."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """Nobody knows: to be published again."""
+
+    why: str
+
+
+Confirmation = Confirmed | Unroutable | Unconfirmed
+
+
+class Publisher(Protocol):
+    """Whatever publishes events and waits for the broker's word on each, in the same order."""
+
+    async def publish_events(self, rows: list[OutboxRow]) -> list[Confirmation]:
+        """Publish persistently; mandatory where a service waits for the event."""
+        ...
+
+
+class Relay:
+    """Publishes committed rows and forgets them when confirmed. One per process; outlives the connections."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: dict[uuid.UUID, OutboxRow] = {}
+        self._left_behind = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def depth(self) -> int:
+        """Rows known to be unpublished, at most this process's and what the last sweep counted."""
+        return len(self._waiting) + self._left_behind
+
+    def put(self, rows: Iterable[OutboxRow]) -> None:
+        """Take rows that have just been committed."""
+        self._waiting.update((row.id, row) for row in rows)
+        if self._waiting:
+            self._wake.set()
+            self._idle.clear()
+        self._watch_room()
+
+    async def has_room(self, *, seconds: float) -> bool:
+        """Wait, for so long at most, until the outbox is not too far behind to take more messages."""
+        if not self._room.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._room.wait()
+        return self._room.is_set()
+
+    async def flushed(self) -> None:
+        """Wait until all that was put is published and forgotten."""
+        await self._idle.wait()
+
+    async def run(self, publisher: Publisher) -> None:
+        """Publish what is put, window by window, for as long as this connection lives."""
+        if self._waiting:
+            self._wake.set()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await self._publish(publisher, list(self._waiting.values())[:WINDOW])
+            self._idle.set()
+
+    async def sweep(self) -> None:
+        """Take up the rows that are overdue: left by a crash, a lost confirm or a missing route."""
+        now = datetime.now(UTC)
+        overdue = await OutboxRow.filter(due_at__lte=now).order_by("due_at").limit(WINDOW)
+        fresh = [row for row in overdue if row.id not in self._waiting]
+        if fresh:
+            # Another replica's sweeper looks elsewhere meanwhile; if both take a row, it is only said twice.
+            ids = [row.id for row in fresh]
+            await OutboxRow.filter(id__in=ids).update(due_at=now + GRACE)
+            log.info("sweeping the outbox", rows=len(fresh), oldest=fresh[0].staged_at.isoformat())
+            self.put(fresh)
+        full = len(overdue) == WINDOW
+        self._left_behind = await OutboxRow.filter(due_at__lte=now).count() if full else 0
+        self._watch_room()
+
+    async def _publish(self, publisher: Publisher, rows: list[OutboxRow]) -> None:
+        confirmations = await publisher.publish_events(rows)
+        published = []
+        for row, confirmation in zip(rows, confirmations, strict=True):
+            match confirmation:
+                case Confirmed():
+                    published.append(row.id)
+                case Unroutable():
+                    # It stays in the table, and the sweeper tries again until somebody has mended the binding.
+                    alarm("an event has nowhere to go: declare the topology again", type=row.type, saga=row.key)
+                    del self._waiting[row.id]
+                case Unconfirmed(why=why):
+                    log.warning("an event was not confirmed", type=row.type, saga=row.key, why=why)
+                    del self._waiting[row.id]
+        if published:
+            await OutboxRow.filter(id__in=published).delete()
+            for row_id in published:
+                self._waiting.pop(row_id, None)
+        self._watch_room()
+
+    def _watch_room(self) -> None:
+        if self.depth >= self._limit:
+            if self._room.is_set():
+                alarm("the outbox is too far behind; taking no more messages", depth=self.depth)
+            self._room.clear()
+        else:
+            self._room.set()
+
+
+def is_mandatory(type_: str) -> bool:
+    """Whether an event must find a queue; what only observers read may go nowhere."""
+    return saga.is_awaited(type_)

@@ -1,0 +1,295 @@
+"""What becomes of a message: one closed type, decided by pure functions, settled in `common.consumer`.
+
+A message that fails is copied to a retry level, to the dead queue or to the parked queue, and only then acked.
+The copy carries our own flat headers, because RabbitMQ 4 ignores `x-death` on what a client publishes again.
+They are believed only where nobody else can have written them; see `provenance`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+
+from common import saga, topology
+from common.db import Fault
+from common.messages import Malformed, Message, UnknownType, printable
+from common.settings import Delay
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Handled, or rightly ignored. The original is acked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Not now: again after the delay of a level (an index). `persistent`: this will never be given up."""
+
+    level: int
+    reason: str
+    detail: str
+    attempt: int
+    persistent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Terminal: refused, or its retries are spent. The dead-letter handler decides what that means."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Only a person can decide: malformed, in conflict, or against the protocol."""
+
+    reason: str
+    detail: str
+
+
+Outcome = Done | Retry | Dead | Parked
+DONE = Done()
+
+#: The reason of a message that the broker gave up on; such a message is handled alone when it comes back.
+CRASH_GUARD = "crash_guard"
+#: The crash guard struck again although the message was alone: it is the killer.
+CRASHED_ALONE = "crashed_alone"
+
+
+class Promise(Enum):
+    """How long a message is tried."""
+
+    UNTIL_SPENT = auto()
+    """Through the retry levels, then dead: a forward message or a command."""
+    FOR_EVER = auto()
+    """A compensation, or anything after the pivot: giving up would tear the saga."""
+
+
+def promise(type_: str) -> Promise:
+    """How long a message of this type is tried."""
+    if type_.endswith(".failed") or type_ == saga.PIVOT.emits:
+        return Promise.FOR_EVER
+    return Promise.UNTIL_SPENT
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a message has been through before this attempt."""
+
+    attempts: int = 0
+    reason: str = ""
+    detail: str = ""
+    first_failed_at: datetime | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may kill its handler, so that it must be handled alone."""
+        return self.reason == CRASH_GUARD
+
+
+def disposition(
+    type_: str,
+    error: Exception,
+    fault: Fault,
+    history: History,
+    *,
+    levels: int,
+    now: datetime,
+    unknown_for: timedelta,
+) -> Outcome:
+    """What becomes of a message of `type_` whose handling raised `error`, which the database calls `fault`.
+
+    Not for `Fault.AWAY`: a lost database is no attempt.
+
+    >>> disposition(
+    ...     "payment.paid",
+    ...     RuntimeError("boom"),
+    ...     Fault.OTHER,
+    ...     History(attempts=1),
+    ...     levels=4,
+    ...     now=datetime.now(UTC),
+    ...     unknown_for=timedelta(hours=1),
+    ... )
+    Retry(level=1, reason='error', detail='RuntimeError: boom', attempt=2, persistent=False)
+    """
+    match error:
+        case Malformed():
+            return Parked(error.reason, error.detail)
+        case UnknownType():
+            since = history.first_failed_at or now
+            if now - since >= unknown_for:
+                return Parked("unknown_type", printable(str(error)))
+            return Retry(levels - 1, "unknown_type", printable(str(error)), history.attempts + 1)
+    attempt = history.attempts + 1
+    detail = printable(f"{type(error).__name__}: {error}")
+    for_ever = promise(type_) is Promise.FOR_EVER
+    if fault is Fault.DATA and not for_ever:
+        return Dead(saga.DATA_ERROR, detail)
+    if attempt > levels and not for_ever:
+        return Dead(saga.RETRIES_SPENT, detail)
+    return Retry(min(attempt, levels) - 1, "error", detail, attempt, persistent=for_ever)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A terminal failure as a service's dead-letter handler sees it."""
+
+    message: Message
+    reason: str
+    detail: str
+    attempts: int
+
+
+def after_death(type_: str, history: History, *, levels: int, killed_by_broker: bool) -> Outcome | None:
+    """What becomes of a dead letter before the service is asked; None: the service decides.
+
+    A message that the broker killed may be an innocent neighbour of the real killer, so it goes back to be
+    handled alone. What may never be given up goes to the slowest level, with an alarm.
+    """
+    if killed_by_broker and not history.is_suspect:
+        detail = "the broker gave up on it after too many unanswered deliveries; it is handled alone now"
+        return Retry(0, CRASH_GUARD, detail, history.attempts + 1)
+    if promise(type_) is Promise.FOR_EVER:
+        reason = CRASH_GUARD if killed_by_broker else (history.reason or "error")
+        return Retry(levels - 1, reason, history.detail or "died", history.attempts + 1, persistent=True)
+    return None
+
+
+TYPE = "x-type"
+ATTEMPT = "x-attempt"
+REASON = "x-reason"
+DETAIL = "x-detail"
+FIRST_FAILED_AT = "x-first-failed-at"
+FAILED_IN = "x-failed-in"
+
+#: What a copy keeps of the original's headers. All are flat scalars, as streams demand.
+KEPT_HEADERS = ("traceparent", "tracestate")
+_MAX_HEADER = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a delivery comes from, as far as it can be believed."""
+
+    type: str
+    history: History
+    killed_by_broker: bool = False
+
+
+def provenance(
+    service: str,
+    own_user: str,
+    *,
+    routing_key: str,
+    user_id: str | None,
+    headers: Mapping[str, object],
+) -> Origin:
+    """The type and history of a delivery.
+
+    Our own headers are believed only on the service's own recovery keys and from its own broker user; the
+    broker vouches for `user_id`. Anywhere else the routing key alone decides the type. A death by the broker
+    tells the original routing key in `x-death`, which the broker itself writes.
+    """
+    ours = user_id == own_user
+    if routing_key == topology.dead_queue(service):
+        killed = _killed_under(service, headers)
+        if killed is None:
+            return _believed(headers) if ours else Origin(routing_key, History())
+        if killed == topology.return_key(service):
+            believed = _believed(headers) if ours else Origin(killed, History())
+            return Origin(believed.type, believed.history, killed_by_broker=True)
+        return Origin(killed, History(), killed_by_broker=True)
+    if routing_key == topology.return_key(service) and ours:
+        return _believed(headers)
+    return Origin(routing_key, History())
+
+
+def _killed_under(service: str, headers: Mapping[str, object]) -> str | None:
+    """The routing key under which the broker gave up on a message; None if we sent it here ourselves.
+
+    Expiry is a death too: a publisher may have set one on its own command.
+    """
+    work = {topology.events_queue(service), topology.commands_queue(service)}
+    deaths = headers.get("x-death")
+    if not isinstance(deaths, list):
+        return None
+    for death in deaths:
+        if not isinstance(death, Mapping) or death.get("reason") not in {"delivery_limit", "expired"}:
+            continue
+        if death.get("queue") not in work:
+            continue
+        keys = death.get("routing-keys")
+        if isinstance(keys, list) and keys:
+            return str(keys[0])
+    return None
+
+
+def _believed(headers: Mapping[str, object]) -> Origin:
+    type_ = headers.get(TYPE)
+    attempt = headers.get(ATTEMPT)
+    first = headers.get(FIRST_FAILED_AT)
+    history = History(
+        attempts=attempt if isinstance(attempt, int) and attempt >= 0 else 0,
+        reason=_text(headers.get(REASON)),
+        detail=_text(headers.get(DETAIL)),
+        first_failed_at=_time(first),
+    )
+    return Origin(_text(type_), history)
+
+
+def _text(value: object) -> str:
+    return value[:_MAX_HEADER] if isinstance(value, str) else ""
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def copy_headers(
+    headers: Mapping[str, object],
+    origin: Origin,
+    *,
+    reason: str,
+    detail: str,
+    attempt: int,
+    failed_in: str,
+    now: datetime,
+) -> dict[str, str | int]:
+    """The headers of a copy: an allow-list of the original's; why, where, when, after how many attempts."""
+    kept: dict[str, str | int] = {
+        name: value
+        for name in KEPT_HEADERS
+        if isinstance(value := headers.get(name), str) and len(value) <= _MAX_HEADER
+    }
+    first = origin.history.first_failed_at or now
+    return kept | {
+        TYPE: origin.type[:255],
+        ATTEMPT: attempt,
+        REASON: reason,
+        DETAIL: printable(detail),
+        FIRST_FAILED_AT: first.isoformat(),
+        FAILED_IN: failed_in,
+    }
+
+
+def expiration(delay: Delay, chance: random.Random) -> int:
+    """Milliseconds until a retry: 0.8 to 1.0 of its level, so that what failed together comes back apart."""
+    return max(1, round(delay.milliseconds * chance.uniform(0.8, 1.0)))
+
+
+def destination(service: str, outcome: Retry | Dead | Parked, delays: Sequence[Delay]) -> str:
+    """The routing key on the recovery exchange under which the copy is published."""
+    match outcome:
+        case Retry(level=level):
+            return topology.retry_queue(service, delays[level])
+        case Dead():
+            return topology.dead_queue(service)
+        case Parked():
+            return topology.parked_queue(service)

@@ -1,0 +1,202 @@
+"""Runs one service: database, broker session, consumers, relay, sweeper; for ever, or until it is asked to leave.
+
+Broker and database may come, go and come back in any order. Every session with the broker is built from nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import aiormq
+from pamqp.exceptions import PAMQPException
+
+from common import bus, db, health, telemetry, topology
+from common.consumer import Consumer, Handle, reading_dead_letters, reading_messages
+from common.messages import Message
+from common.outbox import Relay
+from common.recovery import DeadLetter
+from common.saga import command_keys
+from common.settings import Settings
+from common.telemetry import log
+from common.unit_of_work import Life, UnitOfWork, patiently
+
+#: Seconds from SIGTERM until the process is ended even if a batch hangs. Nothing is lost: it is delivered again.
+_PATIENCE = 9.0
+_SECONDS_TO_FLUSH = 4.0
+_LONGEST_WAIT = 5.0
+
+Background = Callable[[Life, UnitOfWork], Awaitable[None]]
+
+_BROKER_IS_AWAY = (
+    aiormq.exceptions.AMQPError,
+    aiormq.exceptions.ChannelInvalidStateError,
+    PAMQPException,
+    OSError,
+    TimeoutError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What makes a service: its name, what it does with messages and dead letters, and what else it works on.
+
+    Its tables are in `<name>_svc.models`, their migrations in `<name>_svc.migrations`.
+    """
+
+    name: str
+    handle: Handle[Message]
+    dead_letter: Handle[DeadLetter]
+    background: Background | None = None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Where this service's tables are defined."""
+        return ("common.barrier", "common.outbox", f"{self.name}_svc.models")
+
+    @property
+    def migrations(self) -> str:
+        """The package of this service's migrations."""
+        return f"{self.name}_svc.migrations"
+
+
+def main(service: Service, settings: Settings) -> None:
+    """Run a service in this process until SIGTERM or SIGINT."""
+    telemetry.configure(service.name, settings.log_level, settings.log_format)
+    asyncio.run(_until_signalled(service, settings))
+
+
+async def _until_signalled(service: Service, settings: Settings) -> None:
+    life = Life(service.name)
+    loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        life.stop()
+        loop.call_later(_PATIENCE, _leave_at_once)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave)
+    await run(service, settings, life)
+
+
+def _leave_at_once() -> None:
+    log.error("could not finish in time; what was in hand will be delivered again")
+    os._exit(1)
+
+
+async def run(service: Service, settings: Settings, life: Life) -> None:
+    """Run a service until `life` is asked to stop."""
+    relay = Relay(settings.outbox_limit)
+    unit_of_work = UnitOfWork(life, relay)
+    url = settings.database_url or f"sqlite://var/data/{service.name}.sqlite3"
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(health.serve(life.health, settings.health_host, settings.health_port))
+        try:
+            await patiently(
+                life,
+                lambda: stack.enter_async_context(db.open_database(url, service.modules, service.migrations)),
+            )
+        except Exception:
+            if life.is_stopping():
+                return
+            raise
+        life.health.database = "ok"
+        log.info("started")
+        background = asyncio.create_task(_background(service, life, unit_of_work))
+        wait = 0.1
+        while not life.is_stopping():
+            try:
+                async with bus.open_session(settings.rabbitmq_url, service.name) as session:
+                    objects = topology.derive(settings.retry_delays)
+                    await (session.declare(objects) if settings.declare_topology else session.check(objects))
+                    wait = 0.1
+                    await _serve(service, settings, session, unit_of_work, relay, life)
+            except _BROKER_IS_AWAY as error:
+                life.health.broker = f"{type(error).__name__}: {error}"[:200]
+                log.warning("the broker is away; trying again", error=life.health.broker, seconds=wait)
+            await life.pause(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+        await background
+        log.info("stopped")
+
+
+async def _background(service: Service, life: Life, unit_of_work: UnitOfWork) -> None:
+    if service.background is not None:
+        await service.background(life, unit_of_work)
+
+
+async def _serve(
+    service: Service,
+    settings: Settings,
+    session: bus.Session,
+    unit_of_work: UnitOfWork,
+    relay: Relay,
+    life: Life,
+) -> None:
+    """Work in this session until it ends or the service is to stop; then finish what is in hand."""
+    consumer = Consumer(session, settings, unit_of_work, relay, reading_messages(settings), service.handle)
+    undertaker = Consumer(
+        session, settings, unit_of_work, relay, reading_dead_letters(settings), service.dead_letter
+    )
+    queues = [topology.events_queue(service.name)]
+    if command_keys(service.name):
+        queues.append(topology.commands_queue(service.name))
+    inboxes = await consumer.listen(*queues) + await undertaker.listen(topology.dead_queue(service.name))
+    life.health.broker = "ok"
+    log.info("taking messages")
+
+    work = [asyncio.create_task(consumer.run()), asyncio.create_task(undertaker.run())]
+    chores = [
+        asyncio.create_task(_ends_session(session, relay.run(session))),
+        asyncio.create_task(_ends_session(session, _sweep(settings, relay, life))),
+    ]
+    await _first(session.ended(), life.stopping())
+    if not session.is_over:
+        with contextlib.suppress(*_BROKER_IS_AWAY):
+            await session.stop_consuming(inboxes)
+    consumer.stop()
+    undertaker.stop()
+    await asyncio.wait(work)
+    if not session.is_over:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SECONDS_TO_FLUSH):
+                await relay.flushed()
+    # Neither holds a transaction, so both may be cancelled.
+    for chore in chores:
+        chore.cancel()
+    await asyncio.wait(chores)
+    if session.is_over and not life.is_stopping():
+        why = await session.ended()
+        life.health.broker = why
+        log.warning("the session with the broker ended; opening a new one", why=why)
+
+
+async def _sweep(settings: Settings, relay: Relay, life: Life) -> None:
+    while True:
+        await patiently(life, relay.sweep)
+        life.health.outbox = relay.depth
+        await asyncio.sleep(settings.sweep_seconds)
+
+
+async def _ends_session(session: bus.Session, chore: Coroutine[Any, Any, None]) -> None:
+    """Run a chore of the session; if it fails, the session is over."""
+    try:
+        await chore
+    except bus.SessionEnded:
+        pass
+    except Exception as error:  # noqa: BLE001 - whatever it was, the next session starts from nothing
+        log.exception("a chore of the session failed")
+        session.end(f"a chore failed: {error}")
+
+
+async def _first(*conditions: Coroutine[Any, Any, object]) -> None:
+    tasks = [asyncio.create_task(condition) for condition in conditions]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

@@ -1,0 +1,104 @@
+"""Settings, read once at start from the environment. A wrong one stops the service with one clear line.
+
+Each service adds its own in its `__main__`. docs/settings.md is generated from these classes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Delay:
+    """A retry level. Its text is part of a queue's name, because a queue's arguments cannot change."""
+
+    milliseconds: int
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `500ms`, `1s`, `5m` or `1h`; ValueError for anything else."""
+        match = re.fullmatch(r"([1-9][0-9]{0,5})(ms|s|m|h)", text.strip())
+        if not match:
+            raise ValueError(f"{text!r} is not a delay like 500ms, 1s, 5m or 1h")
+        return cls(int(match[1]) * _UNITS[match[2]], match[0])
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _read_delays(value: str | tuple[Delay, ...]) -> tuple[Delay, ...]:
+    if not isinstance(value, str):
+        return value
+    delays = tuple(Delay.parse(part) for part in value.split(","))
+    if list(delays) != sorted(set(delays)):
+        raise ValueError("the delays must grow from one level to the next")
+    return delays
+
+
+class Settings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True)
+
+    rabbitmq_url: str = Field(
+        "amqp://guest:guest@127.0.0.1:5672/",
+        description="The broker; `amqps://` for an encrypted connection.",
+    )
+    database_url: str = Field(
+        "",
+        description="`postgres://user:password@host/name` or `sqlite:///absolute/path`. "
+        "Default: `var/data/<service>.sqlite3` below the working directory.",
+    )
+    batch_size: int = Field(
+        200, ge=1, le=1000, description="Messages done in one transaction; 1 turns group commit off."
+    )
+    retry_delays: Annotated[tuple[Delay, ...], NoDecode, BeforeValidator(_read_delays)] = Field(
+        _read_delays("1s,5s,30s,5m"),
+        min_length=1,
+        description="Retry levels. They are names of queues: the same in every service.",
+    )
+    unknown_type_hours: float = Field(
+        1, gt=0, description="How long a message of an unknown type is retried before it is parked."
+    )
+    outbox_limit: int = Field(
+        20_000, ge=100, description="Unpublished events before the service takes no more messages."
+    )
+    sweep_seconds: float = Field(
+        5, gt=0, description="How often the sweeper looks for events that a crash left in the outbox."
+    )
+    declare_topology: bool = Field(
+        default=True,
+        description="`false`: only check that the broker's objects exist; a deployer declares them.",
+    )
+    health_host: str = Field("127.0.0.1", description="Where the health endpoint listens.")
+    health_port: int = Field(0, ge=0, le=65535, description="Port of `/live` and `/ready`; 0: no health endpoint.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    log_format: Literal["console", "json"] = Field("console", description="For people or for programs.")
+
+    @property
+    def prefetch(self) -> int:
+        """Deliveries in flight per queue: one batch being done, one waiting."""
+        return 2 * self.batch_size
+
+
+S = TypeVar("S", bound="Settings")
+
+
+def load(kind: type[S]) -> S:
+    """Read the environment into `kind`, or leave with one line per wrong setting."""
+    try:
+        return kind()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in finding['loc']).upper()}: {finding['msg']}"
+            for finding in error.errors(include_url=False, include_input=False)
+        )
+        raise SystemExit(f"wrong setting: {wrong}") from None

@@ -1,0 +1,143 @@
+"""The broker's objects, derived from the saga table: pure data, declared by `common.bus`.
+
+Two exchanges. `saga.events` carries commands and events. `saga.recovery` carries the services' own recovery
+and has exactly one binding per key, so that publishing `mandatory` to it means something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from common import saga
+from common.settings import Delay
+
+EVENTS = "saga.events"
+RECOVERY = "saga.recovery"
+
+#: Deliveries without an answer before the broker declares a message deadly. A crash guard only: up to
+#: RabbitMQ 4.2 every lost connection counts, also for the innocent neighbours that were prefetched.
+DELIVERY_LIMIT = 50
+#: For queues that people peek into: each peek counts as a delivery.
+UNLIMITED = 1_000_000_000
+#: Commands waiting before a service's command queue refuses more, which its publisher sees.
+MAX_COMMANDS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable quorum queue and its arguments."""
+
+    name: str
+    arguments: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A queue's interest in one routing key of an exchange."""
+
+    exchange: str
+    key: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Everything to declare, in this order; `stale` bindings are removed."""
+
+    exchanges: tuple[str, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+    stale: tuple[Binding, ...]
+
+
+def commands_queue(service: str) -> str:
+    """Where a service's commands wait."""
+    return f"{service}.commands"
+
+
+def events_queue(service: str) -> str:
+    """Where the saga's events wait for a service, and its own retries return to."""
+    return f"{service}.events"
+
+
+def dead_queue(service: str) -> str:
+    """Where a service's dead-letter handler reads. Also the routing key that leads there."""
+    return f"{service}.dead"
+
+
+def parked_queue(service: str) -> str:
+    """What only a person can decide. Also the routing key that leads there."""
+    return f"{service}.parked"
+
+
+def retry_queue(service: str, delay: Delay) -> str:
+    """Where a message waits for its next attempt. Also the routing key that leads there."""
+    return f"{service}.retry.{delay}"
+
+
+def return_key(service: str) -> str:
+    """The routing key under which a retried message comes back to its service."""
+    return f"{service}.return"
+
+
+def derive(delays: Sequence[Delay]) -> Topology:
+    """The whole topology for these retry levels. Every service declares all of it, so start order is free."""
+    queues: list[Queue] = []
+    bindings: list[Binding] = []
+    stale: list[Binding] = []
+    for service in saga.SERVICES:
+        # Targets of dead-lettering come first: at-least-once keeps what has nowhere to go.
+        queues += [_kept(dead_queue(service)), _kept(parked_queue(service)), _events(service)]
+        queues += [_retry(service, delay) for delay in delays]
+        recovery = (dead_queue(service), parked_queue(service), *(retry_queue(service, d) for d in delays))
+        bindings += [Binding(RECOVERY, key, key) for key in recovery]
+        bindings.append(Binding(RECOVERY, return_key(service), events_queue(service)))
+        listened = {events_queue(service): saga.event_keys(service)}
+        if saga.command_keys(service):
+            queues.append(_commands(service))
+            listened[commands_queue(service)] = saga.command_keys(service)
+        for queue, keys in listened.items():
+            bindings += [Binding(EVENTS, key, queue) for key in keys]
+            stale += [Binding(EVENTS, key, queue) for key in saga.vocabulary() if key not in keys]
+    return Topology((EVENTS, RECOVERY), tuple(queues), tuple(bindings), tuple(stale))
+
+
+def _quorum(**arguments: str | int) -> dict[str, str | int]:
+    return {"x-queue-type": "quorum"} | {name.replace("_", "-"): value for name, value in arguments.items()}
+
+
+def _kept(name: str) -> Queue:
+    return Queue(name, _quorum(x_delivery_limit=UNLIMITED))
+
+
+def _work(service: str) -> dict[str, str | int]:
+    # At-least-once dead-lettering needs reject-publish on overflow, else it is silently at-most-once.
+    return _quorum(
+        x_delivery_limit=DELIVERY_LIMIT,
+        x_dead_letter_exchange=RECOVERY,
+        x_dead_letter_routing_key=dead_queue(service),
+        x_dead_letter_strategy="at-least-once",
+        x_overflow="reject-publish",
+    )
+
+
+def _events(service: str) -> Queue:
+    # Never bounded: a full queue of events would block the services in a ring.
+    return Queue(events_queue(service), _work(service))
+
+
+def _commands(service: str) -> Queue:
+    return Queue(commands_queue(service), _work(service) | {"x-max-length": MAX_COMMANDS})
+
+
+def _retry(service: str, delay: Delay) -> Queue:
+    arguments = _quorum(
+        x_message_ttl=delay.milliseconds,
+        x_delivery_limit=UNLIMITED,
+        x_dead_letter_exchange=RECOVERY,
+        x_dead_letter_routing_key=return_key(service),
+        x_dead_letter_strategy="at-least-once",
+        x_overflow="reject-publish",
+    )
+    return Queue(retry_queue(service, delay), arguments)

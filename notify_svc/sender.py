@@ -1,0 +1,123 @@
+"""The sender: delivers pending notices, outside of any transaction, at least once.
+
+A notice is leased, sent, and then settled. A sender that dies in between leaves the lease to run out, and another
+one sends the notice again: towards mail and chat that is all that can be promised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Literal, cast
+
+from common import db
+from common.messages import Sent
+from common.outbox import Outbox
+from common.telemetry import alarm, log
+from common.unit_of_work import Life, UnitOfWork
+from notify_svc import domain
+from notify_svc.domain import State
+from notify_svc.models import Notice
+
+_AT_ONCE = 200
+_CONCURRENTLY = 20
+_LEASE = timedelta(minutes=2)
+_SECONDS_PER_NOTICE = 30
+_IDLE_SECONDS = 0.5
+
+#: Tells one user one thing; False or an exception if it could not be delivered.
+Channel = Callable[[Notice], Awaitable[bool]]
+
+
+async def to_log(notice: Notice) -> bool:
+    """The channel where no other is set: the service's own log. The database keeps the notice anyway."""
+    log.debug("notice", saga=notice.saga_id, user=notice.user_id, kind=notice.kind)
+    return True
+
+
+def to_urls(urls: tuple[str, ...]) -> Channel:
+    """The channel to mail, Slack, Telegram, webhooks and a hundred more, each given by Apprise's URL.
+
+    Raises ValueError for a URL that Apprise does not understand, without repeating it: it may hold a secret.
+    """
+    import apprise  # noqa: PLC0415 - heavy, and needed only where a URL is set
+
+    channels = apprise.Apprise()
+    for number, url in enumerate(urls, 1):
+        if not channels.add(url):
+            raise ValueError(f"NOTIFY_URLS: Apprise does not understand URL number {number}")
+
+    async def send(notice: Notice) -> bool:
+        title = f"Concert payment {notice.kind}"
+        return bool(await channels.async_notify(title=title, body=notice.text))
+
+    return send
+
+
+async def run(life: Life, unit_of_work: UnitOfWork, channel: Channel) -> None:
+    """Deliver what is due until the service is to stop."""
+    while not life.is_stopping():
+        try:
+            full = await _deliver(unit_of_work, channel) == _AT_ONCE
+        except Exception:  # noqa: BLE001 - whatever it was, the notices are still in the database
+            if life.is_stopping():
+                return
+            log.exception("the sender stumbled; its notices are sent again when their lease is over")
+            full = False
+        if not full:
+            await life.pause(_IDLE_SECONDS)
+
+
+async def _deliver(unit_of_work: UnitOfWork, channel: Channel) -> int:
+    """Deliver one round of due notices, and tell how many they were."""
+    notices = await unit_of_work.run(_lease)
+    if notices:
+        delivered = await _send_all(notices, channel)
+        await unit_of_work.run(lambda now, outbox: _settle(notices, delivered, now, outbox))
+    return len(notices)
+
+
+async def _lease(now: datetime, _: Outbox) -> list[Notice]:
+    due = Notice.filter(state=State.PENDING, due_at__lte=now).order_by("due_at").limit(_AT_ONCE)
+    notices = await due.select_for_update(skip_locked=True)
+    for notice in notices:
+        notice.attempts += 1
+        notice.due_at = now + _LEASE
+    await db.update(notices, "attempts", "due_at")
+    return notices
+
+
+async def _send_all(notices: list[Notice], channel: Channel) -> dict[str, bool]:
+    room = asyncio.Semaphore(_CONCURRENTLY)
+
+    async def send(notice: Notice) -> bool:
+        async with room:
+            try:
+                async with asyncio.timeout(_SECONDS_PER_NOTICE):
+                    return await channel(notice)
+            except Exception as error:  # noqa: BLE001 - a channel may fail in any way; it is retried
+                log.warning("a notice could not be delivered", saga=notice.saga_id, error=str(error)[:200])
+                return False
+
+    outcomes = await asyncio.gather(*(send(notice) for notice in notices))
+    return {notice.saga_id: sent for notice, sent in zip(notices, outcomes, strict=True)}
+
+
+async def _settle(notices: list[Notice], delivered: dict[str, bool], now: datetime, outbox: Outbox) -> None:
+    for notice in notices:
+        kind = cast("Literal['completed', 'failed']", notice.kind)
+        sent = Sent(payment_id=notice.saga_id, user_id=notice.user_id, kind=kind, sent_at=now)
+        if delivered[notice.saga_id]:
+            notice.state = State.SENT
+            notice.settled_at = now
+            outbox.stage("notification.sent", notice.saga_id, sent.encode(), notice.traceparent)
+        elif wait := domain.wait_after(notice.attempts):
+            notice.due_at = now + wait
+        else:
+            notice.state = State.PARKED
+            notice.settled_at = now
+            detail = f"no channel took it in {notice.attempts} attempts"
+            alarm("a notice is parked", saga=notice.saga_id, detail=detail)
+            outbox.park("notification.sent", notice.saga_id, sent.encode(), reason="channel_failed", detail=detail)
+    await db.update(notices, "state", "due_at", "settled_at")

@@ -1,0 +1,66 @@
+"""One batch of the notify service: notes down what users are to be told. The sender tells them."""
+
+from __future__ import annotations
+
+from common import db
+from common.barrier import Barrier
+from common.messages import Expired, Failed, Message
+from common.recovery import Outcome
+from common.unit_of_work import Batch
+from notify_svc import domain
+from notify_svc.domain import Kind, State
+from notify_svc.models import Notice
+
+
+async def handle(batch: Batch[Message]) -> list[Outcome]:
+    """Do a batch inside the transaction it is given."""
+    work = await Work.load(batch)
+    outcomes = [work.decide(message) for message in batch.messages]
+    await work.save()
+    return outcomes
+
+
+class Work:
+    """The rows of one batch, and what is decided over them."""
+
+    def __init__(self, batch: Batch[Message], barrier: Barrier) -> None:
+        self._now = batch.now
+        self._barrier = barrier
+        self._new: list[Notice] = []
+
+    @classmethod
+    async def load(cls, batch: Batch[Message]) -> Work:
+        """Read the sagas of all messages at once."""
+        barrier = await Barrier.load("notify", batch.messages, now=batch.now, outbox=batch.outbox)
+        return cls(batch, barrier)
+
+    def decide(self, message: Message) -> Outcome:
+        """What becomes of one message."""
+        match message.body:
+            case Expired() as event:
+                text = domain.completed(event.payment_id, event.reservation_id, event.amount)
+                return self._barrier.forward(message, lambda: self._note(message, Kind.COMPLETED, text))
+            case Failed() as failed:
+                text = domain.failed(failed.payment_id, failed.detail)
+                return self._barrier.failure(
+                    message, undo=lambda: None, close=lambda: self._note(message, Kind.FAILED, text)
+                )
+        raise TypeError(f"the notify service does not take {message.type}")
+
+    def _note(self, message: Message, kind: Kind, text: str) -> None:
+        assert isinstance(message.body, Expired | Failed)
+        notice = Notice(
+            saga_id=message.key,
+            user_id=message.body.user_id,
+            kind=kind,
+            text=text,
+            state=State.PENDING,
+            due_at=self._now,
+            traceparent=message.traceparent,
+        )
+        self._new.append(notice)
+
+    async def save(self) -> None:
+        """Write what is new: one statement per table."""
+        await self._barrier.save()
+        await db.insert(self._new)

@@ -1,0 +1,33 @@
+"""Start the payment service: `python -m payment_svc`."""
+
+from datetime import timedelta
+from functools import partial
+
+from pydantic import Field
+
+from common import runner
+from common.messages import MAX_AMOUNT
+from common.settings import Settings, load
+from payment_svc import dead_letter, domain, step
+
+
+class PaymentSettings(Settings):
+    """What the payment service can be told, beside what every service can."""
+
+    payment_limit: int = Field(
+        1_000_000, ge=1, le=MAX_AMOUNT, description="Most points that one payment may take."
+    )
+    payment_deadline_seconds: float = Field(
+        600, gt=0, description="How long a payment may take when its command does not say."
+    )
+
+
+def service(settings: PaymentSettings) -> runner.Service:
+    """The payment service under these settings."""
+    rules = domain.Rules(settings.payment_limit, timedelta(seconds=settings.payment_deadline_seconds))
+    return runner.Service("payment", handle=partial(step.handle, rules=rules), dead_letter=dead_letter.handle)
+
+
+if __name__ == "__main__":
+    settings = load(PaymentSettings)
+    runner.main(service(settings), settings)

@@ -1,0 +1,120 @@
+"""One batch of the payment service: load what it touches, decide one message at a time, save what changed."""
+
+from __future__ import annotations
+
+from common import db, saga
+from common.barrier import PROTOCOL_BROKEN, Barrier, Broken
+from common.messages import Body, Cancelled, Completed, Expired, Failed, Message, Paid, Pay
+from common.recovery import DONE, Outcome, Parked
+from common.unit_of_work import Batch
+from payment_svc import domain
+from payment_svc.domain import State
+from payment_svc.models import Payment
+
+
+async def handle(batch: Batch[Message], rules: domain.Rules) -> list[Outcome]:
+    """Do a batch inside the transaction it is given."""
+    work = await Work.load(batch, rules)
+    outcomes = [work.decide(message) for message in batch.messages]
+    await work.save()
+    return outcomes
+
+
+class Work:
+    """The rows of one batch, and what is decided over them."""
+
+    def __init__(
+        self, batch: Batch[Message], rules: domain.Rules, barrier: Barrier, payments: list[Payment]
+    ) -> None:
+        self._now = batch.now
+        self._outbox = batch.outbox
+        self._rules = rules
+        self._barrier = barrier
+        self._payments = {payment.payment_id: payment for payment in payments}
+        self._new: list[Payment] = []
+        self._changed: set[str] = set()
+
+    @classmethod
+    async def load(cls, batch: Batch[Message], rules: domain.Rules) -> Work:
+        """Read the sagas, and lock the payments that may be completed or cancelled, all at once."""
+        barrier = await Barrier.load("payment", batch.messages, now=batch.now, outbox=batch.outbox)
+        ids = {message.key for message in batch.messages if isinstance(message.body, Expired | Failed)}
+        payments: list[Payment] = []
+        if ids:
+            found = Payment.filter(payment_id__in=sorted(ids)).order_by("payment_id").select_for_update()
+            payments = await found
+        return cls(batch, rules, barrier, payments)
+
+    def decide(self, message: Message) -> Outcome:
+        """What becomes of one message."""
+        match message.body:
+            case Pay() as command:
+                return self._barrier.forward(message, lambda: self._pay(command))
+            case Failed() as failed:
+                return self._barrier.failure(message, undo=lambda: self._cancel(failed))
+            case Expired():
+                return self._complete(message)
+        raise TypeError(f"the payment service does not take {message.type}")
+
+    def _pay(self, command: Pay) -> Body | domain.Refusal:
+        deadline = domain.pay(command.amount, command.expires_at, rules=self._rules, now=self._now)
+        if isinstance(deadline, domain.Refusal):
+            return deadline
+        payment = Payment(
+            payment_id=command.payment_id,
+            user_id=command.user_id,
+            reservation_id=command.reservation_id,
+            token=command.token,
+            amount=command.amount,
+            state=State.PAID,
+            expires_at=deadline,
+            paid_at=self._now,
+        )
+        self._new.append(payment)
+        self._payments[payment.payment_id] = payment
+        return Paid.after(command, expires_at=deadline, paid_at=self._now)
+
+    def _cancel(self, failed: Failed) -> Body | Broken:
+        payment = self._payments[failed.payment_id]
+        state = domain.cancel(State(payment.state))
+        if state is None:
+            return Broken(f"payment {payment.payment_id} is COMPLETED; nothing can fail after the pivot")
+        self._settle(payment, state)
+        return Cancelled(
+            payment_id=payment.payment_id,
+            user_id=payment.user_id,
+            amount=payment.amount,
+            cancelled_at=self._now,
+        )
+
+    def _complete(self, message: Message) -> Outcome:
+        """The pivot has happened: the payment is no longer provisional. Asked again, it answers again."""
+        payment = self._payments.get(message.key)
+        state = domain.complete(State(payment.state)) if payment else None
+        if payment is None or state is None:
+            what = f"is {payment.state}" if payment else "is unknown here"
+            return Parked(PROTOCOL_BROKEN, f"{message.type} says the saga happened, but its payment {what}")
+        if payment.state != state:
+            self._settle(payment, state)
+        assert payment.settled_at is not None
+        completed = Completed(
+            payment_id=payment.payment_id,
+            user_id=payment.user_id,
+            amount=payment.amount,
+            completed_at=payment.settled_at,
+        )
+        self._outbox.stage(saga.COMPLETED, message.key, completed.encode(), message.traceparent)
+        return DONE
+
+    def _settle(self, payment: Payment, state: State) -> None:
+        payment.state = state
+        payment.settled_at = self._now
+        self._changed.add(payment.payment_id)
+
+    async def save(self) -> None:
+        """Write what changed: one statement per table."""
+        await self._barrier.save()
+        await db.insert(self._new)
+        new = {payment.payment_id for payment in self._new}
+        changed = [self._payments[payment_id] for payment_id in sorted(self._changed - new)]
+        await db.update(changed, "state", "settled_at")

@@ -1,0 +1,1 @@
+"""Migrations, written by the ORM (`make migrations`) and applied at start."""

@@ -1,0 +1,22 @@
+"""Tortoise's configuration of each service, for writing migrations.
+
+`tortoise -c tools.migrations.PAYMENT makemigrations` compares the models with the migrations of one service;
+`make migrations` does it for all.
+"""
+
+from common import db
+
+_SHARED = ("common.barrier", "common.outbox")
+
+
+def _configuration(service: str) -> dict[str, object]:
+    return db.configuration(
+        "sqlite://:memory:", (*_SHARED, f"{service}_svc.models"), f"{service}_svc.migrations"
+    )
+
+
+PAYMENT = _configuration("payment")
+RESERVATION = _configuration("reservation")
+POINT = _configuration("point")
+QUEUE = _configuration("queue")
+NOTIFY = _configuration("notify")
