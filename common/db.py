@@ -53,7 +53,7 @@ class Fault(Enum):
     """Anything else, a bug included: may well pass."""
 
 
-def classify(error: BaseException) -> Fault:  # noqa: PLR0911 - a table, in the form of a match
+def classify(error: BaseException) -> Fault:
     """What `error` means; a wrapped error means what its cause means."""
     match error:
         case LostRaceError() | IntegrityError():
@@ -143,8 +143,12 @@ def _one_process_per_file(url: str) -> Iterator[None]:
     if path is None:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = path.with_name(f"{path.name}.lock").open("w")
+    except OSError as error:
+        raise SystemExit(f"the database {path} cannot be opened: {error.strerror}; mend DATABASE_URL") from None
+    with held as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -169,6 +173,8 @@ async def _migrate(migrations: dict[str, dict[str, Any]]) -> None:
         if connection.capabilities.dialect == "postgres":
             await connection.execute_query(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
         executor = MigrationExecutor(connection, migrations)
+        # Its own look for this table fails on a new database, which would spoil the transaction.
+        await executor.recorder.ensure_schema(executor._schema_editor(atomic=False))  # noqa: SLF001
         await executor.migrate(progress=lambda event, _, name: log.info("migration", change=event, migration=name))
 
 

@@ -14,8 +14,6 @@ import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 
-from aiohttp import web
-
 
 @dataclass(slots=True)
 class Health:
@@ -38,6 +36,7 @@ async def serve(health: Health, host: str, port: int) -> AsyncIterator[None]:
     if not port:
         yield
         return
+    from aiohttp import web  # noqa: PLC0415 - the health check below starts every few seconds, and needs none of it
 
     async def live(_: web.Request) -> web.Response:
         return web.json_response(asdict(health))

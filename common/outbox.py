@@ -19,6 +19,7 @@ from tortoise import fields
 from tortoise.models import Model
 
 from common import db, saga
+from common.life import Life, patiently
 from common.telemetry import alarm, log, next_traceparent
 
 #: Rows published at once. Confirms may come in any order within a window.
@@ -123,8 +124,9 @@ class Publisher(Protocol):
 class Relay:
     """Publishes committed rows and forgets them when confirmed. One per process; outlives the connections."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, life: Life) -> None:
         self._limit = limit
+        self._life = life
         self._waiting: dict[uuid.UUID, OutboxRow] = {}
         self._left_behind = 0
         self._wake = asyncio.Event()
@@ -199,7 +201,7 @@ class Relay:
                     log.warning("an event was not confirmed", type=row.type, saga=row.key, why=why)
                     del self._waiting[row.id]
         if published:
-            await OutboxRow.filter(id__in=published).delete()
+            await patiently(self._life, OutboxRow.filter(id__in=published).delete)
             for row_id in published:
                 self._waiting.pop(row_id, None)
         self._watch_room()

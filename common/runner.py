@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +19,22 @@ from pamqp.exceptions import PAMQPException
 
 from common import bus, db, health, telemetry, topology
 from common.consumer import Consumer, Handle, reading_dead_letters, reading_messages
+from common.life import Life, patiently
 from common.messages import Message
 from common.outbox import Relay
 from common.recovery import DeadLetter
 from common.saga import command_keys
 from common.settings import Settings
 from common.telemetry import log
-from common.unit_of_work import Life, UnitOfWork, patiently
+from common.unit_of_work import UnitOfWork
 
 #: Seconds from SIGTERM until the process is ended even if a batch hangs. Nothing is lost: it is delivered again.
 _PATIENCE = 9.0
-_SECONDS_TO_FLUSH = 4.0
+_SECONDS_TO_FINISH = 4.0
+_SECONDS_TO_FLUSH = 2.0
+#: A session that lived this long was a good one: the next is tried at once.
+_GOOD_SESSION = 10.0
+_FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
 
 Background = Callable[[Life, UnitOfWork], Awaitable[None]]
@@ -91,7 +97,7 @@ def _leave_at_once() -> None:
 
 async def run(service: Service, settings: Settings, life: Life) -> None:
     """Run a service until `life` is asked to stop."""
-    relay = Relay(settings.outbox_limit)
+    relay = Relay(settings.outbox_limit, life)
     unit_of_work = UnitOfWork(life, relay)
     url = settings.database_url or f"sqlite://var/data/{service.name}.sqlite3"
     async with contextlib.AsyncExitStack() as stack:
@@ -105,22 +111,21 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
             if life.is_stopping():
                 return
             raise
-        life.health.database = "ok"
         log.info("started")
         background = asyncio.create_task(_background(service, life, unit_of_work))
-        wait = 0.1
+        wait = _FIRST_WAIT
         while not life.is_stopping():
+            opened_at = time.monotonic()
             try:
                 async with bus.open_session(settings.rabbitmq_url, service.name) as session:
                     objects = topology.derive(settings.retry_delays)
                     await (session.declare(objects) if settings.declare_topology else session.check(objects))
-                    wait = 0.1
                     await _serve(service, settings, session, unit_of_work, relay, life)
             except _BROKER_IS_AWAY as error:
                 life.health.broker = f"{type(error).__name__}: {error}"[:200]
-                log.warning("the broker is away; trying again", error=life.health.broker, seconds=wait)
+                log.warning("the broker is away; trying again", error=life.health.broker)
+            wait = _FIRST_WAIT if time.monotonic() - opened_at > _GOOD_SESSION else min(2 * wait, _LONGEST_WAIT)
             await life.pause(wait)
-            wait = min(2 * wait, _LONGEST_WAIT)
         await background
         log.info("stopped")
 
@@ -161,7 +166,10 @@ async def _serve(
             await session.stop_consuming(inboxes)
     consumer.stop()
     undertaker.stop()
-    await asyncio.wait(work)
+    _, unfinished = await asyncio.wait(work, timeout=_SECONDS_TO_FINISH if life.is_stopping() else None)
+    if unfinished:
+        # A blocked broker or a locked row: what is in hand is undone with its transaction and delivered again.
+        session.end("stopped before the batch was finished")
     if not session.is_over:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS_TO_FLUSH):

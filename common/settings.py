@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
@@ -43,16 +43,26 @@ def _read_delays(value: str | tuple[Delay, ...]) -> tuple[Delay, ...]:
     return delays
 
 
+def _starting_with(*schemes: str) -> AfterValidator:
+    def check(url: str) -> str:
+        if url and not url.startswith(schemes):
+            # The URL itself stays unsaid: it may hold a password.
+            raise ValueError(f"must start with {' or '.join(schemes)}")
+        return url
+
+    return AfterValidator(check)
+
+
 class Settings(BaseSettings):
     """What every service can be told."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True)
 
-    rabbitmq_url: str = Field(
+    rabbitmq_url: Annotated[str, _starting_with("amqp://", "amqps://")] = Field(
         "amqp://guest:guest@127.0.0.1:5672/",
         description="The broker; `amqps://` for an encrypted connection.",
     )
-    database_url: str = Field(
+    database_url: Annotated[str, _starting_with("postgres://", "sqlite:///")] = Field(
         "",
         description="`postgres://user:password@host/name` or `sqlite:///absolute/path`. "
         "Default: `var/data/<service>.sqlite3` below the working directory.",

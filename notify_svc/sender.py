@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from typing import Literal, cast
 
 from common import db
+from common.life import Life
 from common.messages import Sent
 from common.outbox import Outbox
 from common.telemetry import alarm, log
-from common.unit_of_work import Life, UnitOfWork
+from common.unit_of_work import UnitOfWork
 from notify_svc import domain
 from notify_svc.domain import State
 from notify_svc.models import Notice

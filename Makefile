@@ -1,0 +1,116 @@
+# Two commands matter: `make demo` shows the saga at work, `make test` proves it. `make` alone lists the rest.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+# Any Python from 3.11 on: PYTHON=/path/to/python make ...
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
+
+PY := .venv/bin/python
+STAMP := .venv/requirements-installed
+CODE := $(wildcard common payment_svc reservation_svc point_svc queue_svc notify_svc ops tools benchmarks)
+# More for pytest: make test ARGS="-k ledger -x"
+ARGS ?=
+
+.PHONY: help
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## The virtual environment .venv, from pinned and hashed requirements
+	@:
+
+# The stamp is a copy of what was installed, so a file that is only newer, as after a clone, costs nothing.
+$(STAMP): requirements/dev.txt
+	@if cmp -s $< $@; then touch $@; exit; fi; \
+	if [ -z "$(PYTHON)" ]; then \
+		echo "No Python 3.11 or newer found. Install one, or name it: make PYTHON=/path/to/python3 ..." >&2; \
+		exit 1; \
+	fi; \
+	if ! "$(PYTHON)" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		echo "$(PYTHON) is no Python from 3.11 on with venv and pip (Debian, Ubuntu: apt-get install python3-venv)." >&2; \
+		exit 1; \
+	fi; \
+	set -euo pipefail; \
+	printf 'Setting up .venv with %s ' "$$("$(PYTHON)" --version)"; \
+	"$(PYTHON)" -m venv --clear .venv; \
+	$(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off --require-hashes \
+			--requirement $< 2>&1 | tee .venv/install.log \
+		| awk '/^Collecting|^Installing/ { printf "."; fflush() } END { print "" }' \
+		|| { tail -n 20 .venv/install.log >&2; exit 1; }; \
+	cp $< $@
+
+.PHONY: demo
+demo: setup ## Over a hundred payments, refusals, repeats and a stopped service, live; then the verdict
+	@$(PY) -m tools.demo
+
+.PHONY: up
+up: setup ## Start a broker and the five services and leave them running
+	@$(PY) -m tools.stack up
+
+.PHONY: down
+down: setup ## Stop what `make up` started; the data stays
+	@$(PY) -m tools.stack down
+
+.PHONY: status
+status: setup ## Say what runs
+	@$(PY) -m tools.stack status
+
+# What tests start in Docker is labelled; what is still there after them was left by a test that was cut off.
+TIDY = docker ps -aq --filter label=concert-saga=test | xargs -r docker rm -fv; \
+	docker network prune -f --filter label=concert-saga=test; \
+	docker volume prune -af --filter label=concert-saga=test
+
+.PHONY: test
+test: setup ## All tests; Docker and images are found, or made
+	@set -euo pipefail; \
+	engine_ran=$$(docker info >/dev/null 2>&1 && echo yes || echo no); \
+	tidy() { \
+		trap "" INT TERM; \
+		{ $(TIDY); [ $$engine_ran = yes ] || $(PY) -m tools.docker_engine stop; } >/dev/null 2>&1 || true; \
+	}; \
+	trap tidy EXIT; \
+	$(PY) -m tools.docker_engine; \
+	$(PY) -m tools.images; \
+	export $$(cat var/images.env); \
+	$(PY) -m tools.broker install || echo "Going on: a broker in a container serves too."; \
+	$(PY) -m pytest $(ARGS)
+
+.PHONY: test-native
+test-native: setup ## The tests that need no container, only an installed RabbitMQ
+	@$(PY) -m tools.broker install
+	$(PY) -m pytest -m "not container" $(ARGS)
+
+.PHONY: lint
+lint: setup ## Style and common mistakes (ruff)
+	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --quiet --check . && echo "lint: clean"
+
+.PHONY: types
+types: setup ## Types (mypy, strict)
+	@$(PY) -m mypy --no-error-summary $(CODE) && echo "types: clean"
+
+.PHONY: imports
+imports: setup ## Who may import whom
+	@.venv/bin/lint-imports
+
+.PHONY: generated
+generated: setup ## Whether the generated files are fresh
+	@$(PY) -m tools.generate --check
+
+.PHONY: check
+check: lint types imports generated test ## Everything that CI runs
+
+.PHONY: images
+images: setup ## The container images: official ones, or stand-ins built from Debian's packages
+	@$(PY) -m tools.docker_engine
+	$(PY) -m tools.images
+
+.PHONY: clean
+clean: ## Stop everything that was started here; delete data, logs and caches
+	@if [ -x $(PY) ]; then $(PY) -m tools.stack down; $(PY) -m tools.broker forget; \
+		$(PY) -m tools.docker_engine stop; fi
+	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
