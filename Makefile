@@ -60,9 +60,12 @@ status: setup ## Say what runs
 	@$(PY) -m tools.stack status
 
 # What tests start in Docker is labelled; what is still there after them was left by a test that was cut off.
-TIDY = docker ps -aq --filter label=concert-saga=test | xargs -r docker rm -fv; \
-	docker network prune -f --filter label=concert-saga=test; \
-	docker volume prune -af --filter label=concert-saga=test
+# The second label names this checkout, as tests/e2e/system.py writes it: another one may be testing, too.
+OURS = --filter label=concert-saga=test --filter label=concert-saga.checkout=$$($(PY) -c \
+	'import hashlib, os; print(hashlib.sha256(os.path.realpath(".").encode()).hexdigest()[:12])')
+TIDY = docker ps -aq $(OURS) | xargs -r docker rm -fv; \
+	docker network ls -q $(OURS) | xargs -r docker network rm; \
+	docker volume ls -q $(OURS) | xargs -r docker volume rm
 
 .PHONY: test
 test: setup ## All tests; Docker and images are found, or made

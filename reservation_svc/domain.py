@@ -21,13 +21,13 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A reservation as the rules see it. `has_seat`: its seat still names it."""
+    """A reservation as the rules see it. `given_away`: its seat names another one by now."""
 
     user_id: str
     price: int
     held_until: datetime
     state: State
-    has_seat: bool
+    given_away: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def confirm(
         return Refusal("not_your_reservation", "the reservation belongs to another user")
     if reservation.state is State.CONFIRMED:
         return Refusal("reservation_taken", "another payment has confirmed this reservation")
-    if reservation.state is State.HELD and not reservation.has_seat:
+    if reservation.given_away:
         return Refusal("seat_given_away", "the hold ran out and the seat was given to somebody else")
     if reservation.state is State.RELEASED or has_run_out(reservation, now):
         return Refusal("hold_expired", f"the seat was held until {reservation.held_until.isoformat()}")

@@ -132,7 +132,7 @@ class Work:
             price=reservation.price,
             held_until=reservation.held_until,
             state=State(reservation.state),
-            has_seat=self._seats[reservation.seat].reservation_id == reservation.reservation_id,
+            given_away=self._seats[reservation.seat].reservation_id not in {reservation.reservation_id, None},
         )
 
     def _become(self, reservation: Reservation, state: State, payment_id: str | None) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Children of this interpreter stay referenced here, so that they are reaped and nobody is warned about them.
-_children: dict[int, subprocess.Popen[bytes]] = {}
+# Children of this interpreter, by what they are to others. They are kept so that they are reaped: until then
+# their pid is not given out again, and a child that was killed counts as there until its last thread is gone.
+_children: dict["Running", subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,13 @@ class Running:
     @property
     def alive(self) -> bool:
         """Whether this very program still runs."""
-        child = _children.get(self.pid)
-        if child is not None and child.poll() is not None:
-            del _children[self.pid]
-        return _began(self.pid) == self.began
+        child = _children.get(self)
+        if child is None:
+            return _began(self.pid) == self.began
+        if child.poll() is None:
+            return True
+        del _children[self]
+        return False
 
     def signal_group(self, number: signal.Signals) -> None:
         """Send a signal to the program and to what it started, which share its process group."""
@@ -78,9 +82,10 @@ def spawn(
             group=user,
             extra_groups=[] if user else None,
         )
-    _children[child.pid] = child
-    # A child that ended at once is a zombie until it is waited for, and still has its beginning to tell.
-    return Running(child.pid, _began(child.pid) or "ended at once")
+    # A child that ended at once is a zombie until it is waited for.
+    running = Running(child.pid, _began(child.pid) or "ended at once")
+    _children[running] = child
+    return running
 
 
 def until(ready: Callable[[], bool], *, seconds: float, pause: float = 0.1) -> bool:
@@ -109,6 +114,18 @@ def terminated_like_interrupted() -> Iterator[None]:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Finish the block even if the person at the terminal presses Ctrl-C again: it is what stops things."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:

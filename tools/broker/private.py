@@ -166,6 +166,25 @@ class PrivateBroker:
         shutil.rmtree(self.runtime, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def ctl(self, *words: str, seconds: float = 60) -> str:
+        """Run `rabbitmqctl` against it and return what that prints; raises BrokerError if it refuses."""
+        user = _user_of_the_node()
+        done = subprocess.run(
+            [find_server().with_name("rabbitmqctl"), "--quiet", "--node", self._node.name, *words],
+            env=self._environment(),
+            cwd="/",
+            user=user,
+            group=user,
+            extra_groups=[] if user else None,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise BrokerError(f"rabbitmqctl {' '.join(words)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
     def __enter__(self) -> Self:
         return self
 

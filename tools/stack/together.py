@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from common import saga
 from tools import broker
 from tools.broker import Broker
+from tools.processes import uninterrupted
 from tools.stack import Stack
 
 
@@ -33,10 +34,10 @@ def together(stack: Stack, *, keep: bool) -> Iterator[Broker]:
                 stack.start(name, found.amqp_url)
         kept = keep
     finally:
-        if not kept:
-            if fresh or not broker_ran:
-                print("Stopping what was started ...")
-            for name in stack.stop(*fresh):
-                print(f"{name} did not leave in time and was ended by force; see {stack.log(name)}")
-            if not broker_ran:
-                broker.stop()
+        if not kept and (fresh or not broker_ran):
+            print("Stopping what was started ...")
+            with uninterrupted():
+                for name in stack.stop(*fresh):
+                    print(f"{name} did not leave in time and was ended by force; see {stack.log(name)}")
+                if not broker_ran:
+                    broker.stop()
