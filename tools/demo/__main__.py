@@ -70,7 +70,7 @@ class Demo:
                 f"the malformed message waits in {_PARKED} for a person, and disturbed nothing",
                 () if parked == 1 else (f"{parked} messages came there",),
             ),
-            await verdict.audit(self._stack),
+            await verdict.audit(self._stack, self._mark),
         ]
         consistent = ending.verdict(self._console, findings)
         self._console.print(

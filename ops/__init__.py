@@ -1,0 +1,1 @@
+"""What operators look with: it reads what the services wrote, and is imported by none of them."""
