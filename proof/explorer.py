@@ -13,18 +13,42 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from common import saga
 from common.messages import Enter, Hold, Pay, TopUp
 from common.recovery import Dead, Parked, Promise, promise
 from proof.laboratory import DEADLINE, IN_TIME, TOO_LATE, Content, Laboratory, Letter, open_laboratory, read
 
-#: The five contents, in the order of the saga.
-Contents = tuple[Content, ...]
-#: A message for a service (its number in the saga).
-Addressed = tuple[int, Letter]
+T = TypeVar("T")
+Tables = dict[str, list[dict[str, Any]]]
+
+
+class Numbers(Generic[T]):
+    """Gives equal values the same small number, so that millions of worlds are compared fast and held cheaply."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[T, int] = {}
+        self._values: list[T] = []
+
+    def of(self, value: T) -> int:
+        """The number of a value."""
+        number = self._numbers.setdefault(value, len(self._values))
+        if number == len(self._values):
+            self._values.append(value)
+        return number
+
+    def value(self, number: int) -> T:
+        """The value that has this number."""
+        return self._values[number]
+
+
+#: Numbers of the five contents, in the order of the saga.
+Contents = tuple[int, ...]
+#: A message for a service: the service's number in the saga, and the letter's.
+Addressed = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +64,7 @@ class Scenario:
     may_park: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(NamedTuple):
     """One state of the search."""
 
     contents: Contents
@@ -68,120 +91,148 @@ class Violation:
         return f"{self.scenario}: {self.rule}\n{steps}"
 
 
-@dataclass(slots=True)
 class Search:
-    """What a search has seen."""
+    """One scenario's search: what may happen next, and what has been seen."""
 
-    scenario: Scenario
-    states: int = 0
-    endings: set[tuple[str, ...]] = field(default_factory=set)
-    violation: Violation | None = None
+    def __init__(self, laboratory: Laboratory, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.states = 0
+        self.endings: set[tuple[str, ...]] = set()
+        self.violation: Violation | None = None
+        self._laboratory = laboratory
+        self._contents = Numbers[Content]()
+        self._letters = Numbers[Letter]()
+        self._reactions: dict[tuple[int, int, int, bool], _Step | str] = {}
+        self._checked: dict[tuple[Contents, bool], str | None] = {}
 
+    async def run(self) -> Search:
+        """Search every world that can be reached, breadth first: the first violation is a shortest one."""
+        start = await self._start()
+        came_from: dict[World, tuple[World, str] | None] = {start: None}
+        waiting = deque([start])
+        while waiting and self.violation is None:
+            world = waiting.popleft()
+            self.states += 1
+            if rule := self._broken(world):
+                self._violated(rule, _timeline(came_from, world))
+            async for what, after in self._next(world):
+                if isinstance(after, str):
+                    self._violated(after, (*_timeline(came_from, world), what))
+                elif after not in came_from:
+                    came_from[after] = (world, what)
+                    waiting.append(after)
+        return self
 
-async def explore(laboratory: Laboratory, scenario: Scenario) -> Search:
-    """Search every world that can be reached, breadth first, so that the first violation is a shortest one."""
-    search = Search(scenario)
-    start = await _start(laboratory, scenario)
-    came_from: dict[World, tuple[World, str] | None] = {start: None}
-    waiting = deque([start])
-    checked: dict[tuple[Contents, bool], str | None] = {}
-    while waiting:
-        world = waiting.popleft()
-        search.states += 1
-        glance = (world.contents, world.is_quiet)
-        if glance not in checked:
-            checked[glance] = _broken(world, scenario)
-        if rule := checked[glance]:
-            search.violation = Violation(scenario.name, rule, _timeline(came_from, world))
-            return search
-        if world.is_quiet:
-            search.endings.add(tuple(_ending(world.contents, command.payment_id) for command in scenario.commands))
-        async for what, after in _next(laboratory, scenario, world):
-            if isinstance(after, str):
-                timeline = (*_timeline(came_from, world), what)
-                search.violation = Violation(scenario.name, after, timeline)
-                return search
-            if after not in came_from:
-                came_from[after] = (world, what)
-                waiting.append(after)
-    return search
+    async def _start(self) -> World:
+        contents = [await self._laboratory.empty(service) for service in saga.SERVICES]
+        for command in self.scenario.setup:
+            key = next(key for key, kind in _COMMANDS.items() if isinstance(command, kind))
+            (number,) = _listeners(key)
+            letter = Letter(key, command.encode())
+            service = saga.SERVICES[number]
+            contents[number] = (await self._laboratory.react(service, contents[number], letter, IN_TIME)).content
+        pays = [(0, self._letters.of(Letter(saga.FIRST.on, pay.encode()))) for pay in self.scenario.commands]
+        numbers = tuple(self._contents.of(content) for content in contents)
+        return World(numbers, tuple(sorted(pays)), self.scenario.duplicates, late=False)
 
+    async def _next(self, world: World) -> AsyncIterator[tuple[str, World | str]]:
+        """Everything that may happen next: in words, and the world after it or the rule that it breaks."""
+        for addressed in dict.fromkeys(world.letters):
+            number, letter_number = addressed
+            letter = self._letters.value(letter_number)
+            service = saga.SERVICES[number]
+            place = world.letters.index(addressed)
+            rest = world.letters[:place] + world.letters[place + 1 :]
+            if world.duplicates:
+                twice = tuple(sorted((*world.letters, addressed)))
+                yield (
+                    f"{service} is delivered {letter} twice",
+                    world._replace(letters=twice, duplicates=world.duplicates - 1),
+                )
+            if self.scenario.deaths and not letter.reason and promise(letter.type) is Promise.UNTIL_SPENT:
+                died = (number, self._letters.of(Letter(letter.type, letter.body, saga.RETRIES_SPENT)))
+                yield (
+                    f"{service} fails on {letter} until its retries are spent",
+                    world._replace(letters=tuple(sorted((*rest, died)))),
+                )
+            step = await self._step(number, world.contents[number], letter_number, late=world.late)
+            if isinstance(step, str):
+                yield f"{service} handles {letter}", step
+                continue
+            contents = (*world.contents[:number], step.content, *world.contents[number + 1 :])
+            letters = tuple(sorted((*rest, *step.arriving)))
+            yield step.told, world._replace(contents=contents, letters=letters)
+        if self.scenario.deadline and not world.late and world.letters:
+            yield "the deadline passes", world._replace(late=True)
 
-async def _start(laboratory: Laboratory, scenario: Scenario) -> World:
-    contents = [await laboratory.empty(service) for service in saga.SERVICES]
-    for command in scenario.setup:
-        key = next(key for key, kind in _COMMANDS.items() if isinstance(command, kind))
-        number = _listeners(key)[0]
-        reaction = await laboratory.react(
-            saga.SERVICES[number], contents[number], Letter(key, command.encode()), IN_TIME
-        )
-        contents[number] = reaction.content
-    pays = tuple((0, Letter(saga.FIRST.on, command.encode())) for command in scenario.commands)
-    return World(tuple(contents), _sorted(pays), scenario.duplicates, late=False)
+    async def _step(self, number: int, content: int, letter_number: int, *, late: bool) -> _Step | str:
+        """What a service does about a letter, or the rule that it breaks by it."""
+        question = (number, content, letter_number, late)
+        if question not in self._reactions:
+            self._reactions[question] = await self._experiment(number, content, letter_number, late=late)
+        return self._reactions[question]
 
-
-async def _next(
-    laboratory: Laboratory, scenario: Scenario, world: World
-) -> AsyncIterator[tuple[str, World | str]]:
-    """Everything that may happen next: in words, and the world after it or the rule that it breaks."""
-    now = TOO_LATE if world.late else IN_TIME
-    for addressed in dict.fromkeys(world.letters):
-        number, letter = addressed
+    async def _experiment(self, number: int, content: int, letter_number: int, *, late: bool) -> _Step | str:
         service = saga.SERVICES[number]
-        rest = _without(world.letters, addressed)
-        name = f"{letter.type} of {letter.key}"
-        if world.duplicates:
-            twice = World(world.contents, _sorted((*world.letters, addressed)), world.duplicates - 1, world.late)
-            yield f"{service} is delivered {name} twice", twice
-        if scenario.deaths and not letter.reason and promise(letter.type) is Promise.UNTIL_SPENT:
-            died = Letter(letter.type, letter.body, saga.RETRIES_SPENT)
-            yield (
-                f"{service} fails on {name} until its retries are spent",
-                World(world.contents, _sorted((*rest, (number, died))), world.duplicates, world.late),
-            )
+        letter = self._letters.value(letter_number)
+        now = TOO_LATE if late else IN_TIME
         try:
-            reaction = await laboratory.react(service, world.contents[number], letter, now)
+            reaction = await self._laboratory.react(service, self._contents.value(content), letter, now)
         except Exception as error:  # noqa: BLE001 - production code that stumbles is what we look for
-            yield f"{service} handles {name}", f"{type(error).__name__}: {error}"
-            continue
-        told = f"{service} handles {'the dead ' if letter.reason else ''}{name}"
-        arriving = [(listener, emitted) for emitted in reaction.emitted for listener in _listeners(emitted.type)]
+            return f"{service} stumbles: {type(error).__name__}: {error}"
+        told = f"{service} handles {letter}"
+        arriving = [
+            (listener, self._letters.of(emitted))
+            for emitted in reaction.emitted
+            for listener in _listeners(emitted.type)
+        ]
         match reaction.outcome:
             case Dead(reason=reason):
-                arriving.append((number, Letter(letter.type, letter.body, reason)))
+                arriving.append((number, self._letters.of(Letter(letter.type, letter.body, reason))))
                 told += f" and refuses: {reason}"
-            case Parked(reason=reason, detail=detail) if not scenario.may_park:
-                yield told, f"{service} parked {name}: {reason} ({detail})"
-                continue
+            case Parked(reason=reason, detail=detail) if not self.scenario.may_park:
+                return f"{service} parked {letter}: {reason} ({detail})"
         if reaction.emitted:
             told += ", emits " + ", ".join(emitted.type for emitted in reaction.emitted)
-        contents = (*world.contents[:number], reaction.content, *world.contents[number + 1 :])
-        yield told, World(contents, _sorted((*rest, *arriving)), world.duplicates, world.late)
-    if scenario.deadline and not world.late and world.letters:
-        yield "the deadline passes", World(world.contents, world.letters, world.duplicates, late=True)
+        return _Step(self._contents.of(reaction.content), tuple(arriving), told)
+
+    def _broken(self, world: World) -> str | None:
+        """The first promise that this world breaks; None if it keeps them all."""
+        glance = (world.contents, world.is_quiet)
+        if glance not in self._checked:
+            tables: Tables = {}
+            for service, number in zip(saga.SERVICES, world.contents, strict=True):
+                tables |= read(service, self._contents.value(number))
+            rule = _always_broken(tables)
+            if rule is None and world.is_quiet:
+                endings = tuple(_ending(tables, command) for command in self.scenario.commands)
+                self.endings.add(endings)
+                rule = next((ending for ending in endings if ending not in {"done", "undone"}), None)
+            self._checked[glance] = rule
+        return self._checked[glance]
+
+    def _violated(self, rule: str, timeline: tuple[str, ...]) -> None:
+        if self.violation is None:
+            self.violation = Violation(self.scenario.name, rule, timeline)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A reaction in numbers: the content after it, the letters that arrive, and what it is in words."""
+
+    content: int
+    arriving: tuple[Addressed, ...]
+    told: str
 
 
 def _listeners(key: str) -> tuple[int, ...]:
     """The services, by number, whose queues are bound for this key."""
+    pattern = saga.ANY_FAILED if key.endswith(".failed") else key
     return tuple(
         number
         for number, service in enumerate(saga.SERVICES)
-        if key in (keys := (*saga.command_keys(service), *saga.event_keys(service)))
-        or (key.endswith(".failed") and saga.ANY_FAILED in keys)
+        if pattern in saga.command_keys(service) or pattern in saga.event_keys(service)
     )
-
-
-def _sorted(letters: Sequence[Addressed]) -> tuple[Addressed, ...]:
-    return tuple(sorted(letters, key=lambda addressed: (addressed[0], *_spelled(addressed[1]))))
-
-
-def _spelled(letter: Letter) -> tuple[str, str, str]:
-    return letter.type, letter.body, letter.reason
-
-
-def _without(letters: tuple[Addressed, ...], gone: Addressed) -> tuple[Addressed, ...]:
-    place = letters.index(gone)
-    return letters[:place] + letters[place + 1 :]
 
 
 def _timeline(came_from: dict[World, tuple[World, str] | None], world: World) -> tuple[str, ...]:
@@ -194,56 +245,37 @@ def _timeline(came_from: dict[World, tuple[World, str] | None], world: World) ->
     return tuple(reversed(steps))
 
 
-def _broken(world: World, scenario: Scenario) -> str | None:
-    """The first promise that this world breaks; None if it keeps them all."""
-    reservation = read("reservation", world.contents[1])
-    point = read("point", world.contents[2])
-    for wallet in point["wallet"]:
-        entries = sum(entry["amount"] for entry in point["ledger_entry"] if entry["user_id"] == wallet["user_id"])
+def _always_broken(tables: Tables) -> str | None:
+    """The first rule that must hold at any moment, and does not."""
+    for wallet in tables["wallet"]:
+        entries = [entry for entry in tables["ledger_entry"] if entry["user_id"] == wallet["user_id"]]
         if wallet["balance"] < 0:
             return f"the wallet of {wallet['user_id']} is below zero"
-        if wallet["balance"] != entries:
+        if wallet["balance"] != sum(entry["amount"] for entry in entries):
             return f"points of {wallet['user_id']} were made or lost"
-    sold = [row["seat"] for row in reservation["reservation"] if row["state"] == "CONFIRMED"]
+    sold = [row["seat"] for row in tables["reservation"] if row["state"] == "CONFIRMED"]
     if len(sold) != len(set(sold)):
         return "a seat is sold twice"
-    if world.is_quiet:
-        for command in scenario.commands:
-            ending = _ending(world.contents, command.payment_id)
-            if ending not in {"done", "undone"}:
-                return f"{command.payment_id} is neither done nor undone everywhere: {ending}"
     return None
 
 
-def _ending(contents: Contents, payment_id: str) -> str:
-    """How a saga ended: `done`, `undone`, or what each service says of it."""
-    tables: dict[str, list[dict[str, object]]] = {}
-    for service, content in zip(saga.SERVICES, contents, strict=True):
-        tables |= read(service, content)
-    payment = [row["state"] for row in tables["payment"] if row["payment_id"] == payment_id]
-    confirmed = [row for row in tables["reservation"] if row["payment_id"] == payment_id]
-    kinds = sorted(str(row["kind"]) for row in tables["ledger_entry"] if row["saga_id"] == payment_id)
-    tokens = [row for row in tables["token"] if row["payment_id"] == payment_id]
-    notices = [row["kind"] for row in tables["notice"] if row["saga_id"] == payment_id]
-    if (payment, len(confirmed), kinds, len(tokens), notices) == (
-        ["COMPLETED"],
-        1,
-        ["deduction"],
-        1,
-        ["completed"],
-    ):
+def _ending(tables: Tables, command: Pay) -> str:
+    """How a saga ended: `done`, `undone`, or what the tables say instead."""
+    payment = [row["state"] for row in tables["payment"] if row["payment_id"] == command.payment_id]
+    confirmed = [row["seat"] for row in tables["reservation"] if row["payment_id"] == command.payment_id]
+    taken = [row["amount"] for row in tables["ledger_entry"] if row["saga_id"] == command.payment_id]
+    tokens = [row["token"] for row in tables["token"] if row["payment_id"] == command.payment_id]
+    notices = [row["kind"] for row in tables["notice"] if row["saga_id"] == command.payment_id]
+    one_seat_and_token = len(confirmed) == len(tokens) == 1
+    paid = [-row["amount"] for row in tables["payment"] if row["payment_id"] == command.payment_id]
+    if payment == ["COMPLETED"] and one_seat_and_token and taken == paid and notices == ["completed"]:
         return "done"
-    if (
-        payment in ([], ["CANCELLED"])
-        and not confirmed
-        and kinds in ([], ["deduction", "restoration"])
-        and not tokens
-        and notices == ["failed"]
-    ):
+    untouched = payment in ([], ["CANCELLED"]) and not confirmed and not tokens and sum(taken) == 0
+    if untouched and notices == ["failed"]:
         return "undone"
     return (
-        f"payment {payment or 'none'}, reservations confirmed {len(confirmed)}, ledger {kinds or 'none'}, "
-        f"tokens used {len(tokens)}, notices {notices or 'none'}"
+        f"{command.payment_id} is neither done nor undone everywhere: payment {payment or 'none'}, "
+        f"seats {confirmed}, points {taken}, tokens {tokens}, notices {notices or 'none'}"
     )
 
 
@@ -320,7 +352,7 @@ async def explore_all(wanted: Sequence[Scenario], tell: Callable[[str], None]) -
     async with open_laboratory() as laboratory:
         for scenario in wanted:
             began = time.monotonic()
-            search = await explore(laboratory, scenario)
+            search = await Search(laboratory, scenario).run()
             searches.append(search)
             tell(
                 f"{scenario.name:32} {search.states:>9,} states  {len(search.endings)} endings  "

@@ -157,7 +157,7 @@ def balances_after(plan: Plan) -> dict[str, int]:
 
 
 async def audit(stack: Stack, mark: str) -> Finding:
-    """Let the operators' own audit look at the five databases; what an earlier run left is not this one's fault."""
+    """Let the operators' own audit look at the five databases; what an earlier run left is not our fault."""
     report = await audit_databases(stack.database_urls())
     ours = tuple(str(violation) for violation in report.violations if violation.saga_id.startswith(mark))
     return Finding("the operators' audit finds no violation in the five databases", ours)
