@@ -11,7 +11,7 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 
 PY := .venv/bin/python
 STAMP := .venv/requirements-installed
-CODE := $(wildcard common payment_svc reservation_svc point_svc queue_svc notify_svc ops tools proof benchmarks)
+CODE := $(wildcard common payment_svc reservation_svc point_svc queue_svc notify_svc ops tools proof tests benchmarks)
 # More for pytest: make test ARGS="-k ledger -x"
 ARGS ?=
 

@@ -6,7 +6,7 @@ Whatever arrives, however often and in whatever order, `TABLE` decides; a servic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum, auto
@@ -156,7 +156,7 @@ class Barrier:
         self._new_commands: list[CommandRecord] = []
 
     @classmethod
-    async def load(cls, service: str, messages: Iterable[Message], *, now: datetime, outbox: Outbox) -> Barrier:
+    async def load(cls, service: str, messages: Sequence[Message], *, now: datetime, outbox: Outbox) -> Barrier:
         """Read the rows of every saga and command in `messages`: at most one statement for each table."""
         barrier = cls(service, now, outbox)
         sagas = {message.key for message in messages if isinstance(message.body, _OF_A_SAGA)}
@@ -237,6 +237,8 @@ class Barrier:
         body = message.body
         if not isinstance(body, Pay | ForwardEvent):
             return self._dead_command(letter)
+        if message.type != self._step.on:
+            return Parked(PROTOCOL_BROKEN, f"{message.type} is not what this service does its part on")
         row = self._row(message.key)
         if self._is_other_content(row, message):
             return self._conflict(message)

@@ -3,7 +3,7 @@
 There is no magic restoration: when either connection, a channel or a consumer is lost, the session ends, and the
 runner opens a new one from nothing. What was not acked is delivered again, what was not confirmed is published
 again. aio-pika opens connections and channels; deliveries, publishes and acks use aiormq's channel below it,
-which neither parses a stranger's properties nor starts a second task for each message.
+which starts no second task for each message and hands out a stranger's properties as they are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from aiormq.exceptions import DeliveryError, PublishError
 from pamqp import commands as spec
 from yarl import URL
 
-from common import recovery, topology
+from common import recovery, topology, wire
 from common.outbox import (
     Confirmation,
     Confirmed,
@@ -214,7 +215,8 @@ class Session:
         )
         for copy, confirmation in zip(copies, confirmations, strict=True):
             if not isinstance(confirmation, Confirmed):
-                raise SessionEnded(f"{copy.routing_key} did not take a copy: {confirmation}")
+                self.end(f"{copy.routing_key} did not take a copy: {confirmation}")
+                raise SessionEnded(copy.routing_key)
 
     def retry_expiration(self, delay: Delay) -> int:
         """Milliseconds of a retry at this level, with jitter."""
@@ -312,10 +314,12 @@ class Session:
     def _copy_properties(self, copy: Copy) -> spec.Basic.Properties:
         delivery = copy.delivery
         return spec.Basic.Properties(
-            content_type=delivery.content_type,
-            content_encoding=delivery.content_encoding,
+            content_type=_short(delivery.content_type),
+            content_encoding=_short(delivery.content_encoding),
             delivery_mode=_PERSISTENT,
-            correlation_id=delivery.correlation_id,
+            # A name of its own: two copies of one saga may be in flight at once.
+            message_id=uuid.uuid4().hex,
+            correlation_id=_short(delivery.correlation_id),
             app_id=self.service,
             user_id=self.user,
             timestamp=datetime.now(UTC),
@@ -352,6 +356,7 @@ class _Publish:
 @contextlib.asynccontextmanager
 async def open_session(url: str, service: str) -> AsyncIterator[Session]:
     """Connect twice and give a session; raises ConnectionError and its kin when the broker is away."""
+    wire.tolerate_strangers()
     session = Session(service, user_of(url))
     async with contextlib.AsyncExitStack() as stack:
         opened = []
@@ -365,6 +370,11 @@ async def open_session(url: str, service: str) -> AsyncIterator[Session]:
             yield session
         finally:
             session.end("closed by the service")
+
+
+def _short(text: str | None) -> str | None:
+    """A stranger's text cut to what AMQP's short strings hold: 255 bytes."""
+    return text.encode("utf-8", "replace")[:255].decode("utf-8", "ignore") if text else text
 
 
 def user_of(url: str) -> str:

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar, assert_never
 
-from common import db, messages, recovery
+from common import db, messages, recovery, saga
 from common.bus import Copy, Delivery, Inbox, Session, SessionEnded
 from common.messages import Malformed, Message, UnknownType
 from common.outbox import Outbox, Relay
 from common.recovery import Dead, DeadLetter, Done, Origin, Outcome, Parked, Retry
 from common.settings import Settings
-from common.telemetry import alarm, log
+from common.telemetry import alarm, log, valid_traceparent
 from common.unit_of_work import Batch, UnitOfWork
+from common.wire import UNREADABLE
 
 #: Unanswered deliveries after which a message is suspected to kill its handler and is handled alone.
 _SUSPECT_AFTER = 5
@@ -103,8 +104,8 @@ class Consumer(Generic[M]):
                     await self._arrived.wait()
                 elif await self._relay.has_room(seconds=1):
                     await self._work(inbox, inbox.take(self._settings.batch_size))
-        except SessionEnded:
-            pass
+        except SessionEnded as error:
+            self._session.end(str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the next session starts from nothing
             if not self._session.is_over and not self._stopped:
                 log.exception("the consumer stumbled; opening a new session")
@@ -130,7 +131,7 @@ class Consumer(Generic[M]):
             headers=delivery.headers,
         )
         try:
-            content = self._reading.read(_decode(delivery, origin), origin)
+            content = self._reading.read(_decode(self._session.service, delivery, origin), origin)
         except (Malformed, UnknownType) as error:
             return _Opened(delivery, origin, None, disposition(self._settings)(origin, error, _now()))
         if isinstance(content, Outcome):
@@ -243,7 +244,12 @@ def disposition(settings: Settings) -> Callable[[Origin, Exception, datetime], O
     return dispose
 
 
-def _decode(delivery: Delivery, origin: Origin) -> Message:
+def _decode(service: str, delivery: Delivery, origin: Origin) -> Message:
+    if UNREADABLE in delivery.headers:
+        raise Malformed("bad_headers", "the headers break the rules of AMQP and cannot be read")
+    if origin.type in messages.TYPES and not saga.takes(service, origin.type):
+        # By a wrong binding or a CC header: doing somebody else's step would fail somebody else's saga.
+        raise Malformed("not_ours", f"the {service} service does not take {origin.type}")
     if len(delivery.headers) > _MAX_HEADERS:
         raise Malformed("bad_headers", f"{len(delivery.headers)} headers; the limit is {_MAX_HEADERS}")
     for name in ("cloudEvents_type", "cloudEvents:type"):
@@ -259,8 +265,7 @@ def _decode(delivery: Delivery, origin: Origin) -> Message:
         content_type=delivery.content_type,
         content_encoding=delivery.content_encoding,
     )
-    trace = delivery.headers.get("traceparent")
-    return Message(origin.type, body, trace if isinstance(trace, str) else None)
+    return Message(origin.type, body, valid_traceparent(delivery.headers.get("traceparent")))
 
 
 def _letter(message: Message, origin: Origin) -> DeadLetter:

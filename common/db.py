@@ -5,7 +5,6 @@ Here, and only here, one vendor may be treated differently from another.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import sqlite3
@@ -60,7 +59,10 @@ def classify(error: BaseException) -> Fault:
             return Fault.RACE
         case asyncpg.DeadlockDetectedError() | asyncpg.SerializationError():
             return Fault.RACE
-        case DBConnectionError() | ConnectionError() | TimeoutError() | asyncpg.InterfaceError():
+        case DBConnectionError() | ConnectionError() | TimeoutError():
+            return Fault.AWAY
+        case asyncpg.InterfaceError() | asyncpg.InternalClientError():
+            # What asyncpg says of a connection that died under it.
             return Fault.AWAY
         case (
             asyncpg.PostgresConnectionError()
@@ -128,7 +130,8 @@ def _with_defaults(url: str) -> str:
     if scheme == "sqlite":
         # A power cut may not lose what was acked, so SQLite syncs at every commit.
         return _with_options(url, synchronous="FULL", busy_timeout="5000")
-    return _with_options(url, minsize="1", maxsize="5")
+    # A database that answers nothing at all is away: no statement of ours takes half a minute.
+    return _with_options(url, minsize="1", maxsize="5", command_timeout="30")
 
 
 def _with_options(url: str, **options: str) -> str:
@@ -182,31 +185,31 @@ async def _migrate(migrations: dict[str, dict[str, Any]]) -> None:
 async def transaction() -> AsyncIterator[BaseDBAsyncClient]:
     """One transaction of the current task: commits at the end, undoes everything on an error.
 
-    Never cancel a task inside: Tortoise (1.1) begins without a `try`, so a begin that fails or is cancelled
-    keeps SQLite's lock, or leaks a pooled connection. The first half of that is mended here.
+    Never cancel a task inside. Tortoise (1.1) begins without a `try`, so a begin that fails or is cancelled
+    keeps SQLite's lock or leaks a pooled connection; and a connection that dies while it goes back to the pool
+    leaves the task inside a transaction that is over, for ever. Failure is mended here, cancellation is not.
     """
-    context = in_transaction()
+    context: Any = in_transaction()
     try:
-        connection = await context.__aenter__()
-    except BaseException:
-        if hasattr(context, "token"):
+        try:
+            connection = await context.__aenter__()
+        except BaseException:
+            if hasattr(context, "token"):
+                with contextlib.suppress(Exception):
+                    await context.__aexit__(*sys.exc_info())
+            raise
+        try:
+            yield connection
+        except BaseException:
+            # The error that got us here is the one to tell, not that a dead connection cannot roll back.
             with contextlib.suppress(Exception):
                 await context.__aexit__(*sys.exc_info())
-        raise
-    try:
-        yield connection
-    except BaseException:
-        # The error that got us here is the one to tell, not that a dead connection cannot roll back.
-        with contextlib.suppress(Exception):
-            await context.__aexit__(*sys.exc_info())
-        raise
-    await context.__aexit__(None, None, None)
-
-
-async def probe() -> None:
-    """Ask the database for a sign of life; raises what the vendor raises."""
-    async with asyncio.timeout(5):
-        await connections.get(_CONNECTION).execute_query("SELECT 1")
+            raise
+        await context.__aexit__(None, None, None)
+    finally:
+        # AttributeError: it never began. ValueError: it was left as it should be.
+        with contextlib.suppress(AttributeError, ValueError):
+            connections.reset(context.token)
 
 
 M = TypeVar("M", bound=Model)

@@ -105,7 +105,7 @@ class ForwardEvent(Body):
     @classmethod
     def after(cls, previous: Pay | ForwardEvent, **when: datetime) -> Self:
         """The event that follows `previous`, with everything that it carried."""
-        return cls.model_validate(dict(previous) | when)
+        return cls.model_validate(dict(iter(previous)) | when)
 
 
 class Paid(ForwardEvent):

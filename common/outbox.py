@@ -50,22 +50,22 @@ class OutboxRow(Model):
 
 
 class Outbox:
-    """The events that one batch emits. Each type of each saga once: a repetition in a batch says nothing new."""
+    """The events that one batch emits, each once: a repetition in a batch says nothing new."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now
-        self._rows: dict[tuple[str, str], OutboxRow] = {}
+        self._rows: dict[tuple[str, str, str], OutboxRow] = {}
 
     def stage(self, type_: str, key: str, body: str, traceparent: str | None) -> None:
         """Emit an event when the transaction commits. `key` is the saga's id, or the command's own."""
-        self._rows[type_, key] = self._row(type_, key, body, traceparent)
+        self._rows[type_, key, body] = self._row(type_, key, body, traceparent)
 
     def park(self, type_: str, key: str, body: str, *, reason: str, detail: str) -> None:
         """Put what could not be emitted before a person when the transaction commits."""
         row = self._row(type_, key, body, None)
         row.parked_because = reason
         row.detail = detail
-        self._rows[type_, key] = row
+        self._rows[type_, key, body] = row
 
     def _row(self, type_: str, key: str, body: str, traceparent: str | None) -> OutboxRow:
         return OutboxRow(

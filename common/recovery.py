@@ -192,7 +192,8 @@ def provenance(
 
     Our own headers are believed only on the service's own recovery keys and from its own broker user; the
     broker vouches for `user_id`. Anywhere else the routing key alone decides the type. A death by the broker
-    tells the original routing key in `x-death`, which the broker itself writes.
+    tells the original routing key in the newest entry of `x-death`. RabbitMQ 3.10 keeps that key if a publisher
+    forged the entry, so it is believed only if the queue is bound for it.
     """
     ours = user_id == own_user
     if routing_key == topology.dead_queue(service):
@@ -213,19 +214,20 @@ def _killed_under(service: str, headers: Mapping[str, object]) -> str | None:
 
     Expiry is a death too: a publisher may have set one on its own command.
     """
-    work = {topology.events_queue(service), topology.commands_queue(service)}
     deaths = headers.get("x-death")
-    if not isinstance(deaths, list):
+    if not isinstance(deaths, list) or not deaths or not isinstance(deaths[0], Mapping):
         return None
-    for death in deaths:
-        if not isinstance(death, Mapping) or death.get("reason") not in {"delivery_limit", "expired"}:
-            continue
-        if death.get("queue") not in work:
-            continue
-        keys = death.get("routing-keys")
-        if isinstance(keys, list) and keys:
-            return str(keys[0])
-    return None
+    keys = deaths[0].get("routing-keys")
+    if deaths[0].get("reason") not in ("delivery_limit", "expired") or not isinstance(keys, list) or not keys:
+        return None
+    key = str(keys[0])
+    bound: tuple[str, ...] = ()
+    if deaths[0].get("queue") == topology.commands_queue(service):
+        bound = saga.command_keys(service)
+    elif deaths[0].get("queue") == topology.events_queue(service):
+        bound = (*saga.event_keys(service), topology.return_key(service))
+    pattern = saga.ANY_FAILED if key.endswith(".failed") else key
+    return key if pattern in bound else None
 
 
 def _believed(headers: Mapping[str, object]) -> Origin:
@@ -248,7 +250,7 @@ def _text(value: object) -> str:
 def _time(value: object) -> datetime | None:
     try:
         return datetime.fromisoformat(value).astimezone(UTC) if isinstance(value, str) else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

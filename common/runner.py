@@ -121,7 +121,12 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
                     objects = topology.derive(settings.retry_delays)
                     await (session.declare(objects) if settings.declare_topology else session.check(objects))
                     await _serve(service, settings, session, unit_of_work, relay, life)
-            except _BROKER_IS_AWAY as error:
+            except (Exception, asyncio.CancelledError) as error:
+                # A connection that dies while it is opened raises nearly anything, a bare Exception and even
+                # CancelledError included; only our own cancellation is one.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
                 life.health.broker = f"{type(error).__name__}: {error}"[:200]
                 log.warning("the broker is away; trying again", error=life.health.broker)
             wait = _FIRST_WAIT if time.monotonic() - opened_at > _GOOD_SESSION else min(2 * wait, _LONGEST_WAIT)

@@ -164,6 +164,13 @@ def emitted_keys(service: str) -> tuple[str, ...]:
 
 
 @cache
+def takes(service: str, key: str) -> bool:
+    """Whether a service has anything to do with messages of this type."""
+    pattern = ANY_FAILED if key.endswith(".failed") else key
+    return pattern in command_keys(service) or pattern in event_keys(service)
+
+
+@cache
 def is_awaited(key: str) -> bool:
     """Whether some service waits for this event, so that losing its route would stop a saga."""
     return key.endswith(".failed") or any(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,7 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Delay:
     """A retry level. Its text is part of a queue's name, because a queue's arguments cannot change."""
 
@@ -28,7 +29,10 @@ class Delay:
         match = re.fullmatch(r"([1-9][0-9]{0,5})(ms|s|m|h)", text.strip())
         if not match:
             raise ValueError(f"{text!r} is not a delay like 500ms, 1s, 5m or 1h")
-        return cls(int(match[1]) * _UNITS[match[2]], match[0])
+        delay = cls(int(match[1]) * _UNITS[match[2]], match[0])
+        if delay.milliseconds > _UNITS["h"] * 24:
+            raise ValueError(f"{text!r} is longer than 24h")
+        return delay
 
     def __str__(self) -> str:
         return self.text
@@ -38,7 +42,8 @@ def _read_delays(value: str | tuple[Delay, ...]) -> tuple[Delay, ...]:
     if not isinstance(value, str):
         return value
     delays = tuple(Delay.parse(part) for part in value.split(","))
-    if list(delays) != sorted(set(delays)):
+    lengths = [delay.milliseconds for delay in delays]
+    if lengths != sorted(set(lengths)):
         raise ValueError("the delays must grow from one level to the next")
     return delays
 
@@ -48,6 +53,10 @@ def _starting_with(*schemes: str) -> AfterValidator:
         if url and not url.startswith(schemes):
             # The URL itself stays unsaid: it may hold a password.
             raise ValueError(f"must start with {' or '.join(schemes)}")
+        try:
+            urlsplit(url).port  # noqa: B018 - reading it is what checks it
+        except ValueError:
+            raise ValueError("its port must be a number from 0 to 65535") from None
         return url
 
     return AfterValidator(check)
@@ -56,7 +65,7 @@ def _starting_with(*schemes: str) -> AfterValidator:
 class Settings(BaseSettings):
     """What every service can be told."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, allow_inf_nan=False)
 
     rabbitmq_url: Annotated[str, _starting_with("amqp://", "amqps://")] = Field(
         "amqp://guest:guest@127.0.0.1:5672/",
@@ -76,13 +85,13 @@ class Settings(BaseSettings):
         description="Retry levels. They are names of queues: the same in every service.",
     )
     unknown_type_hours: float = Field(
-        1, gt=0, description="How long a message of an unknown type is retried before it is parked."
+        1, gt=0, le=8760, description="How long a message of an unknown type is retried before it is parked."
     )
     outbox_limit: int = Field(
         20_000, ge=100, description="Unpublished events before the service takes no more messages."
     )
     sweep_seconds: float = Field(
-        5, gt=0, description="How often the sweeper looks for events that a crash left in the outbox."
+        5, gt=0, le=3600, description="How often the sweeper looks for events that a crash left in the outbox."
     )
     declare_topology: bool = Field(
         default=True,

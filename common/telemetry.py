@@ -19,14 +19,19 @@ def configure(service: str, level: str, form: str) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # Never the pretty kind: it shows local variables, and they may hold a password.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
+    exceptions: list[structlog.typing.Processor] = [structlog.processors.format_exc_info] if form == "json" else []
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            *exceptions,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
@@ -43,6 +48,11 @@ def configure(service: str, level: str, form: str) -> None:
 def alarm(event: str, **facts: object) -> None:
     """Log something that a person must look at."""
     log.error(event, alarm=True, **facts)
+
+
+def valid_traceparent(header: object) -> str | None:
+    """A W3C trace context as a stranger sent it; None if it is none."""
+    return header if isinstance(header, str) and _TRACEPARENT.fullmatch(header) else None
 
 
 def next_traceparent(incoming: str | None) -> str:

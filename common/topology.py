@@ -22,6 +22,8 @@ DELIVERY_LIMIT = 50
 UNLIMITED = 1_000_000_000
 #: Commands waiting before a service's command queue refuses more, which its publisher sees.
 MAX_COMMANDS = 100_000
+#: And in bytes, since a consumer holds what is prefetched in memory and counts only messages.
+MAX_COMMAND_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ def _events(service: str) -> Queue:
 
 
 def _commands(service: str) -> Queue:
-    return Queue(commands_queue(service), _work(service) | {"x-max-length": MAX_COMMANDS})
+    bounds = {"x-max-length": MAX_COMMANDS, "x-max-length-bytes": MAX_COMMAND_BYTES}
+    return Queue(commands_queue(service), _work(service) | bounds)
 
 
 def _retry(service: str, delay: Delay) -> Queue:

@@ -21,10 +21,11 @@ from notify_svc import domain
 from notify_svc.domain import State
 from notify_svc.models import Notice
 
-_AT_ONCE = 200
+_AT_ONCE = 100
 _CONCURRENTLY = 20
-_LEASE = timedelta(minutes=2)
 _SECONDS_PER_NOTICE = 30
+#: Longer than the slowest round can take, so that no other sender takes up what is being sent.
+_LEASE = timedelta(seconds=2 * _SECONDS_PER_NOTICE * _AT_ONCE / _CONCURRENTLY)
 _IDLE_SECONDS = 0.5
 
 #: Tells one user one thing; False or an exception if it could not be delivered.
@@ -60,7 +61,7 @@ async def run(life: Life, unit_of_work: UnitOfWork, channel: Channel) -> None:
     """Deliver what is due until the service is to stop."""
     while not life.is_stopping():
         try:
-            full = await _deliver(unit_of_work, channel) == _AT_ONCE
+            full = await deliver(life, unit_of_work, channel) == _AT_ONCE
         except Exception:  # noqa: BLE001 - whatever it was, the notices are still in the database
             if life.is_stopping():
                 return
@@ -70,11 +71,11 @@ async def run(life: Life, unit_of_work: UnitOfWork, channel: Channel) -> None:
             await life.pause(_IDLE_SECONDS)
 
 
-async def _deliver(unit_of_work: UnitOfWork, channel: Channel) -> int:
+async def deliver(life: Life, unit_of_work: UnitOfWork, channel: Channel) -> int:
     """Deliver one round of due notices, and tell how many they were."""
     notices = await unit_of_work.run(_lease)
     if notices:
-        delivered = await _send_all(notices, channel)
+        delivered = await _send_all(life, notices, channel)
         await unit_of_work.run(lambda now, outbox: _settle(notices, delivered, now, outbox))
     return len(notices)
 
@@ -89,11 +90,14 @@ async def _lease(now: datetime, _: Outbox) -> list[Notice]:
     return notices
 
 
-async def _send_all(notices: list[Notice], channel: Channel) -> dict[str, bool]:
+async def _send_all(life: Life, notices: list[Notice], channel: Channel) -> dict[str, bool | None]:
+    """Whether each notice was delivered; None: not tried, because the service is to stop."""
     room = asyncio.Semaphore(_CONCURRENTLY)
 
-    async def send(notice: Notice) -> bool:
+    async def send(notice: Notice) -> bool | None:
         async with room:
+            if life.is_stopping():
+                return None
             try:
                 async with asyncio.timeout(_SECONDS_PER_NOTICE):
                     return await channel(notice)
@@ -105,20 +109,34 @@ async def _send_all(notices: list[Notice], channel: Channel) -> dict[str, bool]:
     return {notice.saga_id: sent for notice, sent in zip(notices, outcomes, strict=True)}
 
 
-async def _settle(notices: list[Notice], delivered: dict[str, bool], now: datetime, outbox: Outbox) -> None:
-    for notice in notices:
+async def _settle(leased: list[Notice], delivered: dict[str, bool | None], now: datetime, outbox: Outbox) -> None:
+    attempts = {notice.saga_id: notice.attempts for notice in leased}
+    found = Notice.filter(saga_id__in=sorted(attempts), state=State.PENDING).order_by("saga_id")
+    # One whose lease ran out is somebody else's now: its count of attempts has moved on.
+    ours = [notice for notice in await found.select_for_update() if notice.attempts == attempts[notice.saga_id]]
+    for notice in ours:
         kind = cast("Literal['completed', 'failed']", notice.kind)
         sent = Sent(payment_id=notice.saga_id, user_id=notice.user_id, kind=kind, sent_at=now)
-        if delivered[notice.saga_id]:
-            notice.state = State.SENT
-            notice.settled_at = now
-            outbox.stage("notification.sent", notice.saga_id, sent.encode(), notice.traceparent)
-        elif wait := domain.wait_after(notice.attempts):
-            notice.due_at = now + wait
-        else:
-            notice.state = State.PARKED
-            notice.settled_at = now
-            detail = f"no channel took it in {notice.attempts} attempts"
-            alarm("a notice is parked", saga=notice.saga_id, detail=detail)
-            outbox.park("notification.sent", notice.saga_id, sent.encode(), reason="channel_failed", detail=detail)
-    await db.update(notices, "state", "due_at", "settled_at")
+        match delivered[notice.saga_id]:
+            case True:
+                notice.state = State.SENT
+                notice.settled_at = now
+                outbox.stage("notification.sent", notice.saga_id, sent.encode(), notice.traceparent)
+            case None:
+                notice.attempts -= 1
+                notice.due_at = now
+            case False:
+                _put_off(notice, sent, now, outbox)
+    await db.update(ours, "state", "attempts", "due_at", "settled_at")
+
+
+def _put_off(notice: Notice, sent: Sent, now: datetime, outbox: Outbox) -> None:
+    """Try again later, or, after the last attempt, put it before a person."""
+    if wait := domain.wait_after(notice.attempts):
+        notice.due_at = now + wait
+        return
+    notice.state = State.PARKED
+    notice.settled_at = now
+    detail = f"no channel took it in {notice.attempts} attempts"
+    alarm("a notice is parked", saga=notice.saga_id, detail=detail)
+    outbox.park("notification.sent", notice.saga_id, sent.encode(), reason="channel_failed", detail=detail)

@@ -18,7 +18,7 @@ class PaymentSettings(Settings):
         1_000_000, ge=1, le=MAX_AMOUNT, description="Most points that one payment may take."
     )
     payment_deadline_seconds: float = Field(
-        600, gt=0, description="How long a payment may take when its command does not say."
+        600, gt=0, le=31_536_000, description="How long a payment may take when its command does not say."
     )
 
 

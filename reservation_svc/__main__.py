@@ -13,7 +13,9 @@ from reservation_svc import dead_letter, step
 class ReservationSettings(Settings):
     """What the reservation service can be told, beside what every service can."""
 
-    hold_seconds: float = Field(600, gt=0, description="How long a hold lasts when its command does not say.")
+    hold_seconds: float = Field(
+        600, gt=0, le=31_536_000, description="How long a hold lasts when its command does not say."
+    )
 
 
 def service(settings: ReservationSettings) -> runner.Service:

@@ -55,6 +55,8 @@ class Work:
         if ids:
             reservations = await Reservation.filter(reservation_id__in=sorted(ids))
             work._reservations = {reservation.reservation_id: reservation for reservation in reservations}
+            if any(reservation.seat not in work._seats for reservation in reservations):
+                raise db.LostRaceError("a seat was held between finding the seats and locking them")
         return work
 
     def decide(self, message: Message) -> Outcome:
