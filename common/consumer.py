@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar, assert_never
 
-from common import db, messages, recovery, saga
+from common import db, messages, recovery, saga, topology
 from common.bus import Copy, Delivery, Inbox, Session, SessionEnded
 from common.messages import Malformed, Message, UnknownType
 from common.outbox import Outbox, Relay
@@ -247,6 +247,10 @@ def disposition(settings: Settings) -> Callable[[Origin, Exception, datetime], O
 def _decode(service: str, delivery: Delivery, origin: Origin) -> Message:
     if UNREADABLE in delivery.headers:
         raise Malformed("bad_headers", "the headers break the rules of AMQP and cannot be read")
+    if origin.type == topology.dead_queue(service):
+        raise Malformed(
+            "unknown_origin", "neither this service nor the broker says how it came to the dead letters"
+        )
     if origin.type in messages.TYPES and not saga.takes(service, origin.type):
         # By a wrong binding or a CC header: doing somebody else's step would fail somebody else's saga.
         raise Malformed("not_ours", f"the {service} service does not take {origin.type}")

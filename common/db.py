@@ -5,6 +5,7 @@ Here, and only here, one vendor may be treated differently from another.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import sqlite3
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 from tortoise import Model, connections
+from tortoise.backends.asyncpg.client import AsyncpgDBClient
 from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.context import TortoiseContext
 from tortoise.exceptions import (
@@ -33,10 +35,17 @@ _APP = "models"
 _CONNECTION = "default"
 #: Any number will do, as long as every replica of a service uses the same.
 _MIGRATION_LOCK = 5_063_170_211
+_SECONDS_TO_ANSWER = 5
+#: How every SQLite file begins that is not empty (https://sqlite.org/fileformat.html).
+_SQLITE_MAGIC = b"SQLite format 3\0"
 
 
 class LostRaceError(Exception):
     """Another replica changed the row first. The transaction is undone; do it again from the start."""
+
+
+class StillThereError(Exception):
+    """The unit of work fails as if the database were away, but the database answers: the work is to blame."""
 
 
 class Fault(Enum):
@@ -55,19 +64,18 @@ class Fault(Enum):
 def classify(error: BaseException) -> Fault:
     """What `error` means; a wrapped error means what its cause means."""
     match error:
+        case StillThereError() | asyncpg.QueryCanceledError():
+            return Fault.OTHER
         case LostRaceError() | IntegrityError():
             return Fault.RACE
         case asyncpg.DeadlockDetectedError() | asyncpg.SerializationError():
             return Fault.RACE
-        case DBConnectionError() | ConnectionError() | TimeoutError():
+        case DBConnectionError():
             return Fault.AWAY
-        case asyncpg.InterfaceError() | asyncpg.InternalClientError():
-            # What asyncpg says of a connection that died under it.
+        case _ if _is_cut(error):
             return Fault.AWAY
         case (
-            asyncpg.PostgresConnectionError()
-            | asyncpg.OperatorInterventionError()
-            | asyncpg.InsufficientResourcesError()
+            asyncpg.InsufficientResourcesError()
             | asyncpg.ReadOnlySQLTransactionError()
             | asyncpg.InvalidAuthorizationSpecificationError()
             | asyncpg.InvalidCatalogNameError()
@@ -82,6 +90,25 @@ def classify(error: BaseException) -> Fault:
             return Fault.AWAY
     cause = error.__cause__ or error.__context__
     return classify(cause) if cause is not None else Fault.OTHER
+
+
+def may_be_the_work(error: BaseException) -> bool:
+    """Whether `error` says that a connection was lost: by an outage, or by what the work did with it."""
+    cause = error.__cause__ or error.__context__
+    return _is_cut(error) or (cause is not None and may_be_the_work(cause))
+
+
+def _is_cut(error: BaseException) -> bool:
+    return isinstance(
+        error,
+        ConnectionError
+        | TimeoutError
+        | asyncpg.PostgresConnectionError
+        | asyncpg.OperatorInterventionError
+        # What asyncpg says of a connection that died under it.
+        | asyncpg.InterfaceError
+        | asyncpg.InternalClientError,
+    )
 
 
 def _sqlite_is_away(error: sqlite3.OperationalError) -> bool:
@@ -151,6 +178,8 @@ def _one_process_per_file(url: str) -> Iterator[None]:
         held = path.with_name(f"{path.name}.lock").open("w")
     except OSError as error:
         raise SystemExit(f"the database {path} cannot be opened: {error.strerror}; mend DATABASE_URL") from None
+    if path.is_dir() or not _is_sqlite(path):
+        raise SystemExit(f"{path} is no SQLite database; mend DATABASE_URL")
     with held as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,6 +189,14 @@ def _one_process_per_file(url: str) -> Iterator[None]:
                 "stop the other one, or set DATABASE_URL to a PostgreSQL database"
             ) from None
         yield
+
+
+def _is_sqlite(path: Path) -> bool:
+    """Whether a file is a SQLite database, or is yet to become one."""
+    if not path.exists():
+        return True
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE_MAGIC)) in {b"", _SQLITE_MAGIC}
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -213,6 +250,20 @@ async def transaction() -> AsyncIterator[BaseDBAsyncClient]:
 
 
 M = TypeVar("M", bound=Model)
+
+
+async def answers() -> bool:
+    """Whether the database gives a sign of life, over a new connection if it is a server."""
+    try:
+        client = connections.get(_CONNECTION)
+        if isinstance(client, AsyncpgDBClient):
+            # Every pooled connection may be dead, and each would cost a time-out to find out.
+            await client._expire_connections()  # noqa: SLF001 - Tortoise shows it nowhere else
+        async with asyncio.timeout(_SECONDS_TO_ANSWER):
+            await client.execute_query("SELECT 1")
+    except Exception:  # noqa: BLE001 - whatever it says, it is no answer
+        return False
+    return True
 
 
 async def insert(rows: Sequence[M]) -> None:

@@ -49,7 +49,10 @@ async def serve(health: Health, host: str, port: int) -> AsyncIterator[None]:
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise SystemExit(f"HEALTH_PORT {port} on {host} cannot be used: {error.strerror}") from None
         yield
     finally:
         await runner.cleanup()

@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
+#: How often work may fail as if the database were away, while it answers, before the work is to blame.
+_BENEFIT_OF_THE_DOUBT = 3
 
 
 class Life:
@@ -45,20 +47,26 @@ class Life:
 
 
 async def patiently(life: Life, operation: Callable[[], Awaitable[T]]) -> T:
-    """Run `operation`; while the database is away, wait and run it again. A lost database is no attempt."""
+    """Run `operation`; while the database is away, wait and run it again. A lost database is no attempt.
+
+    Raises what `operation` raises for any other reason; StillThereError if it goes on losing its connection
+    although the database answers; and the database's error if the service is to stop.
+    """
     wait = _FIRST_WAIT
+    blamed = 0
     while True:
         try:
             result = await operation()
         except Exception as error:
-            if db.classify(error) is not db.Fault.AWAY:
+            if db.classify(error) is not db.Fault.AWAY or life.is_stopping():
                 raise
             reason = f"{type(error).__name__}: {error}"[:200]
             if life.health.database in {"ok", "opening"}:
                 log.warning("the database is away; waiting for it", error=reason)
             life.health.database = reason
-            if life.is_stopping():
-                raise
+            blamed = blamed + 1 if db.may_be_the_work(error) and await db.answers() else 0
+            if blamed > _BENEFIT_OF_THE_DOUBT:
+                raise db.StillThereError(reason) from error
         else:
             if life.health.database not in {"ok", "opening"}:
                 log.info("the database is back")

@@ -25,7 +25,7 @@ from common.outbox import Relay
 from common.recovery import DeadLetter
 from common.saga import command_keys
 from common.settings import Settings
-from common.telemetry import log
+from common.telemetry import alarm, log
 from common.unit_of_work import UnitOfWork
 
 #: Seconds from SIGTERM until the process is ended even if a batch hangs. Nothing is lost: it is delivered again.
@@ -128,7 +128,11 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
                 if task is not None and task.cancelling():
                     raise
                 life.health.broker = f"{type(error).__name__}: {error}"[:200]
-                log.warning("the broker is away; trying again", error=life.health.broker)
+                if isinstance(error, aiormq.exceptions.ChannelPreconditionFailed):
+                    # Arguments of a queue cannot change: an older version, or other settings, declared it.
+                    alarm("the broker has an object of that name with other arguments", error=life.health.broker)
+                else:
+                    log.warning("the broker is away; trying again", error=life.health.broker)
             wait = _FIRST_WAIT if time.monotonic() - opened_at > _GOOD_SESSION else min(2 * wait, _LONGEST_WAIT)
             await life.pause(wait)
         await background

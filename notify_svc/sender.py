@@ -21,12 +21,13 @@ from notify_svc import domain
 from notify_svc.domain import State
 from notify_svc.models import Notice
 
-_AT_ONCE = 100
-_CONCURRENTLY = 20
+_AT_ONCE = 50
 _SECONDS_PER_NOTICE = 30
-#: Longer than the slowest round can take, so that no other sender takes up what is being sent.
-_LEASE = timedelta(seconds=2 * _SECONDS_PER_NOTICE * _AT_ONCE / _CONCURRENTLY)
+#: Longer than a round can take, so that no other sender takes up what is being sent.
+_LEASE = timedelta(seconds=2 * _SECONDS_PER_NOTICE)
 _IDLE_SECONDS = 0.5
+#: When the service is to stop, what is being sent gets this long.
+_SECONDS_TO_FINISH = 3
 
 #: Tells one user one thing; False or an exception if it could not be delivered.
 Channel = Callable[[Notice], Awaitable[bool]]
@@ -91,22 +92,26 @@ async def _lease(now: datetime, _: Outbox) -> list[Notice]:
 
 
 async def _send_all(life: Life, notices: list[Notice], channel: Channel) -> dict[str, bool | None]:
-    """Whether each notice was delivered; None: not tried, because the service is to stop."""
-    room = asyncio.Semaphore(_CONCURRENTLY)
+    """Whether each notice was delivered; None: nobody knows, because the service is to stop."""
 
-    async def send(notice: Notice) -> bool | None:
-        async with room:
-            if life.is_stopping():
-                return None
-            try:
-                async with asyncio.timeout(_SECONDS_PER_NOTICE):
-                    return await channel(notice)
-            except Exception as error:  # noqa: BLE001 - a channel may fail in any way; it is retried
-                log.warning("a notice could not be delivered", saga=notice.saga_id, error=str(error)[:200])
-                return False
+    async def send(notice: Notice) -> bool:
+        try:
+            async with asyncio.timeout(_SECONDS_PER_NOTICE):
+                return await channel(notice)
+        except Exception as error:  # noqa: BLE001 - a channel may fail in any way; it is retried
+            log.warning("a notice could not be delivered", saga=notice.saga_id, error=str(error)[:200])
+            return False
 
-    outcomes = await asyncio.gather(*(send(notice) for notice in notices))
-    return {notice.saga_id: sent for notice, sent in zip(notices, outcomes, strict=True)}
+    sending = {notice.saga_id: asyncio.create_task(send(notice)) for notice in notices}
+    all_sent = asyncio.ensure_future(asyncio.wait(sending.values()))
+    stopping = asyncio.create_task(life.stopping())
+    await asyncio.wait({all_sent, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({all_sent}, timeout=_SECONDS_TO_FINISH)
+    outcomes = {saga_id: task.result() if task.done() else None for saga_id, task in sending.items()}
+    for task in (*sending.values(), all_sent, stopping):
+        task.cancel()
+    await asyncio.wait({*sending.values(), all_sent, stopping})
+    return outcomes
 
 
 async def _settle(leased: list[Notice], delivered: dict[str, bool | None], now: datetime, outbox: Outbox) -> None:

