@@ -103,6 +103,19 @@ imports: setup ## Who may import whom
 generated: setup ## Whether the generated files are fresh
 	@$(PY) -m tools.generate --check
 
+.PHONY: generate
+generate: setup ## Write the generated files anew
+	@$(PY) -m tools.generate
+
+.PHONY: migrations
+migrations: setup ## Write migrations for tables that changed
+	@for service in PAYMENT RESERVATION POINT QUEUE NOTIFY; do \
+		PYTHONPATH=. .venv/bin/tortoise -c tools.migrations.$$service makemigrations; done
+
+.PHONY: explore
+explore: setup ## Search every interleaving of the production code for a broken promise (minutes)
+	@$(PY) -m proof.explorer
+
 .PHONY: check
 check: lint types imports generated test ## Everything that CI runs
 

@@ -79,9 +79,13 @@ class Letter:
     body: str
     reason: str = ""
 
+    @property
+    def key(self) -> str:
+        """The saga it belongs to, or the command's own id."""
+        return messages.decode_stored(self.type, self.body).key
+
     def __str__(self) -> str:
-        key = messages.decode_stored(self.type, self.body).key
-        return f"the dead {self.type} of {key}" if self.reason else f"{self.type} of {key}"
+        return f"the dead {self.type} of {self.key}" if self.reason else f"{self.type} of {self.key}"
 
 
 @dataclass(frozen=True, slots=True)
