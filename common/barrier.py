@@ -178,7 +178,7 @@ class Barrier:
     def said(self, saga_id: str) -> Body | None:
         """What this service said when it did its part; None unless its part is done."""
         row = self._row(saga_id)
-        return decode_stored(row.answer_type, row.answer) if row.state is State.DONE else None
+        return decode_stored(row.answer_type, row.answer) if row.state is State.DONE and row.answer else None
 
     def to_undo(self) -> list[Body]:
         """What this service said in the sagas that the batch's failures end: what undoing them will touch."""
@@ -229,6 +229,10 @@ class Barrier:
                     assert self._step.compensation is not None
                     self._stage(self._step.compensation, event.encode(), message)
                     self._end(row, State.UNDONE, message.body)
+            case Action.NOTHING:
+                pass
+            case other:
+                raise AssertionError(f"a failure never makes a service {other.name}")
         return DONE
 
     def dead_letter(self, letter: DeadLetter) -> Outcome:

@@ -32,8 +32,6 @@ _RACES = 5
 _MAX_HEADERS = 64
 
 M = TypeVar("M", Message, DeadLetter)
-
-
 Handle = Callable[[Batch[M]], Awaitable[list[Outcome]]]
 
 

@@ -237,7 +237,9 @@ async def transaction() -> AsyncIterator[BaseDBAsyncClient]:
             raise
         try:
             yield connection
-        except BaseException:
+        except BaseException as error:
+            if may_be_the_work(error):
+                _abandon(connection)
             # The error that got us here is the one to tell, not that a dead connection cannot roll back.
             with contextlib.suppress(Exception):
                 await context.__aexit__(*sys.exc_info())
@@ -250,6 +252,12 @@ async def transaction() -> AsyncIterator[BaseDBAsyncClient]:
 
 
 M = TypeVar("M", bound=Model)
+
+
+def _abandon(connection: BaseDBAsyncClient) -> None:
+    """Close a lost connection at once: else it is asked to roll back, and to reset, each until its time-out."""
+    if isinstance(connection, AsyncpgDBClient) and connection._connection is not None:  # noqa: SLF001 - as below
+        connection._connection.terminate()  # noqa: SLF001 - as below
 
 
 async def answers() -> bool:

@@ -368,6 +368,8 @@ class Visit:
     def _assert_completed(self, pays: Iterable[Pay]) -> None:
         for pay in pays:
             assert self.states(pay.payment_id) == ALL_DONE, (pay.payment_id, self.states(pay.payment_id))
+            # An event is heard a moment after the row that it tells of.
+            assert "payment.completed" in self.events(pay.payment_id), self.events(pay.payment_id)
         self._assert_ends(pays)
 
     async def undone(self, pay: Pay, *, at: str, reason: str, seconds: float = 30) -> None:
@@ -378,6 +380,8 @@ class Visit:
             failed = self.event(pay.payment_id, saga.failed(at))
             assert failed, self.events(pay.payment_id)
             assert (failed.body["service"], failed.body["reason"]) == (at, reason), failed.body
+            before = saga.SAGA[: saga.SERVICES.index(at)]
+            assert {step.compensation for step in before} <= set(self.events(pay.payment_id))
             self._assert_ends([pay])
 
         await eventually(check, seconds=seconds)
