@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -79,20 +81,32 @@ def main(service: Service, settings: Settings) -> None:
 
 async def _until_signalled(service: Service, settings: Settings) -> None:
     life = Life(service.name)
-    loop = asyncio.get_running_loop()
+    # A thread, so that it comes also when the loop is stuck or gone.
+    patience = threading.Timer(_PATIENCE, _leave_at_once)
+    patience.daemon = True
 
     def leave() -> None:
+        if not life.is_stopping():
+            patience.start()
         life.stop()
-        loop.call_later(_PATIENCE, _leave_at_once)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leave)
+        asyncio.get_running_loop().add_signal_handler(number, leave)
     await run(service, settings, life)
+    if life.is_stopping():
+        # All is finished and closed. A notice's channel may still block a thread, and Python would wait for it.
+        _leave(0)
 
 
 def _leave_at_once() -> None:
     log.error("could not finish in time; what was in hand will be delivered again")
-    os._exit(1)
+    _leave(1)
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 async def run(service: Service, settings: Settings, life: Life) -> None:
