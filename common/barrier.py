@@ -171,10 +171,6 @@ class Barrier:
                 barrier._commands[record.command_id] = record
         return barrier
 
-    def state(self, saga_id: str) -> State | None:
-        """What became of a saga here, as of the messages decided so far."""
-        return self._row(saga_id).state
-
     def said(self, saga_id: str) -> Body | None:
         """What this service said when it did its part; None unless its part is done."""
         row = self._row(saga_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -35,3 +36,10 @@ async def here(house: Theatre) -> AsyncIterator[Visit]:
     async with visit(house) as staying:
         yield staying
         await staying.settled()
+
+
+@pytest.fixture
+def empty(node: PrivateBroker, tmp_path: Path) -> Iterator[Theatre]:
+    """A virtual host in which no service runs."""
+    with theatre(node, tmp_path) as opened:
+        yield opened

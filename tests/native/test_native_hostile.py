@@ -483,13 +483,6 @@ def process(service: str, log: Path, **environment: str) -> Iterator[subprocess.
             child.wait(10)
 
 
-@pytest.fixture
-def empty(node: PrivateBroker, tmp_path: Path) -> Iterator[Theatre]:
-    """A virtual host in which no service runs."""
-    with theatre(node, tmp_path) as opened:
-        yield opened
-
-
 #: Bytes after which the broker's answers break off: in the handshake of both connections; while one declares.
 HANDSHAKE = (0, 7, 300, 501, 520, 540, 555)
 DECLARING = (580, 601, 640, 701, 780, 901, 1000, 1201, 1500, 1801, 2100, 2401)

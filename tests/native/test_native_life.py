@@ -17,8 +17,7 @@ import pytest
 from common import saga
 from common.messages import TopUp
 from tests.support.eventually import eventually
-from tests.support.saga import Theatre, run_alone, theatre, visit
-from tools.broker import PrivateBroker
+from tests.support.saga import Theatre, run_alone, visit
 from tools.loopback import free_ports
 from tools.stack import ROOT
 
@@ -41,13 +40,6 @@ def process(service: str, log: Path, **environment: str) -> Iterator[subprocess.
         finally:
             child.kill()
             child.wait(10)
-
-
-@pytest.fixture
-def empty(node: PrivateBroker, tmp_path: Path) -> Iterator[Theatre]:
-    """A virtual host in which no service runs."""
-    with theatre(node, tmp_path) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
