@@ -141,6 +141,11 @@ async def open_database(url: str, modules: Sequence[str], migrations: str) -> As
                 await connections.close_all(discard=False)
 
 
+def tables(service: str) -> tuple[str, ...]:
+    """The modules that define the tables of a service: what all have, and its own."""
+    return ("common.barrier", "common.outbox", f"{service}_svc.models")
+
+
 def configuration(url: str, modules: Sequence[str], migrations: str) -> dict[str, Any]:
     """Tortoise's configuration of one service, for the service itself and for writing migrations."""
     return {
@@ -175,11 +180,11 @@ def _one_process_per_file(url: str) -> Iterator[None]:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or not _is_sqlite(path):
+            raise SystemExit(f"{path} is no SQLite database; mend DATABASE_URL")
         held = path.with_name(f"{path.name}.lock").open("w")
     except OSError as error:
         raise SystemExit(f"the database {path} cannot be opened: {error.strerror}; mend DATABASE_URL") from None
-    if path.is_dir() or not _is_sqlite(path):
-        raise SystemExit(f"{path} is no SQLite database; mend DATABASE_URL")
     with held as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

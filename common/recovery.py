@@ -226,8 +226,7 @@ def _killed_under(service: str, headers: Mapping[str, object]) -> str | None:
         bound = saga.command_keys(service)
     elif deaths[0].get("queue") == topology.events_queue(service):
         bound = (*saga.event_keys(service), topology.return_key(service))
-    pattern = saga.ANY_FAILED if key.endswith(".failed") else key
-    return key if pattern in bound else None
+    return key if saga.binding_of(key) in bound else None
 
 
 def _believed(headers: Mapping[str, object]) -> Origin:

@@ -65,7 +65,7 @@ class Service:
     @property
     def modules(self) -> tuple[str, ...]:
         """Where this service's tables are defined."""
-        return ("common.barrier", "common.outbox", f"{self.name}_svc.models")
+        return db.tables(self.name)
 
     @property
     def migrations(self) -> str:

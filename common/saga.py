@@ -163,11 +163,15 @@ def emitted_keys(service: str) -> tuple[str, ...]:
     return (*keys, *answers)
 
 
+def binding_of(key: str) -> str:
+    """The key with which a queue is bound that messages of this type reach."""
+    return ANY_FAILED if key.endswith(".failed") else key
+
+
 @cache
 def takes(service: str, key: str) -> bool:
     """Whether a service has anything to do with messages of this type."""
-    pattern = ANY_FAILED if key.endswith(".failed") else key
-    return pattern in command_keys(service) or pattern in event_keys(service)
+    return binding_of(key) in (*command_keys(service), *event_keys(service))
 
 
 @cache

@@ -227,7 +227,7 @@ class _Step:
 
 def _listeners(key: str) -> tuple[int, ...]:
     """The services, by number, whose queues are bound for this key."""
-    pattern = saga.ANY_FAILED if key.endswith(".failed") else key
+    pattern = saga.binding_of(key)
     return tuple(
         number
         for number, service in enumerate(saga.SERVICES)

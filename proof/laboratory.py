@@ -179,10 +179,9 @@ async def open_laboratory() -> AsyncIterator[Laboratory]:
         for service in _TABLES:
             context = TortoiseContext()
             stack.push_async_callback(context.close_connections)
-            modules = ("common.barrier", "common.outbox", f"{service}_svc.models")
             with context:
                 await context.init(
-                    config=db.configuration("sqlite://:memory:", modules, f"{service}_svc.migrations")
+                    config=db.configuration("sqlite://:memory:", db.tables(service), f"{service}_svc.migrations")
                 )
                 await context.generate_schemas()
             laboratory._contexts[service] = context  # noqa: SLF001 - filled while it is opened

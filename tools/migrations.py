@@ -6,11 +6,9 @@
 
 from common import db
 
-_SHARED = ("common.barrier", "common.outbox")
-
 
 def _configuration(service: str) -> dict[str, object]:
-    return db.configuration("sqlite://:memory:", (*_SHARED, f"{service}_svc.models"), f"{service}_svc.migrations")
+    return db.configuration("sqlite://:memory:", db.tables(service), f"{service}_svc.migrations")
 
 
 PAYMENT = _configuration("payment")
