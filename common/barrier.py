@@ -15,7 +15,7 @@ from typing import Protocol
 from tortoise import fields
 from tortoise.models import Model
 
-from common import db, saga
+from common import db, rows, saga
 from common.messages import Body, Failed, ForwardEvent, Message, Pay, Rejected, decode_stored
 from common.outbox import Outbox
 from common.recovery import DONE, Dead, DeadLetter, Outcome, Parked
@@ -162,13 +162,11 @@ class Barrier:
         sagas = {message.key for message in messages if isinstance(message.body, _OF_A_SAGA)}
         commands = {message.key for message in messages if not isinstance(message.body, _OF_A_SAGA)}
         barrier._failing = {message.key for message in messages if isinstance(message.body, Failed)}
-        if sagas:
-            for row in await SagaStep.filter(saga_id__in=sorted(sagas)):
-                state = State(row.state)
-                barrier._rows[row.saga_id] = _Row(state, state, row.fingerprint, row.answer_type, row.answer)
-        if commands:
-            for record in await CommandRecord.filter(command_id__in=sorted(commands)):
-                barrier._commands[record.command_id] = record
+        for row in await rows.find(SagaStep, sagas):
+            state = State(row.state)
+            barrier._rows[row.saga_id] = _Row(state, state, row.fingerprint, row.answer_type, row.answer)
+        for record in await rows.find(CommandRecord, commands):
+            barrier._commands[record.command_id] = record
         return barrier
 
     def said(self, saga_id: str) -> Body | None:
@@ -285,8 +283,9 @@ class Barrier:
     async def save(self) -> None:
         """Write what changed. LostRaceError or IntegrityError if another replica was first."""
         new = [(key, row) for key, row in sorted(self._rows.items()) if row.loaded is None and row.state]
-        await db.insert([self._model(key, row) for key, row in new])
-        await db.insert(sorted(self._new_commands, key=lambda record: record.command_id))
+        await rows.insert([self._model(key, row) for key, row in new])
+        commands = sorted(self._new_commands, key=lambda record: record.command_id)
+        await rows.insert(commands)
         undone = [
             (key, row) for key, row in sorted(self._rows.items()) if row.loaded and row.state is not row.loaded
         ]
@@ -296,7 +295,9 @@ class Barrier:
             won = await SagaStep.filter(saga_id__in=keys, state=State.DONE).update(state=State.UNDONE)
             if won != len(keys):
                 raise db.LostRaceError("another replica changed a saga's row first")
-            await db.update([self._model(key, row) for key, row in undone], "answer_type", "answer", "changed_at")
+            await rows.update(
+                [self._model(key, row) for key, row in undone], "answer_type", "answer", "changed_at"
+            )
 
     def _row(self, saga_id: str) -> _Row:
         return self._rows.setdefault(saga_id, _Row(loaded=None))

@@ -2,8 +2,7 @@
 
 There is no magic restoration: when either connection, a channel or a consumer is lost, the session ends, and the
 runner opens a new one from nothing. What was not acked is delivered again, what was not confirmed is published
-again. aio-pika opens connections and channels; deliveries, publishes and acks use aiormq's channel below it,
-which starts no second task for each message and hands out a stranger's properties as they are.
+again. aio-pika opens connections and channels; messages travel by `common.channel`.
 """
 
 from __future__ import annotations
@@ -11,53 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel as UnderlayChannel
-from aiormq.exceptions import DeliveryError, PublishError
-from pamqp import commands as spec
 from yarl import URL
 
 from common import recovery, topology, wire
-from common.outbox import (
-    Confirmation,
-    Confirmed,
-    OutboxRow,
-    Unconfirmed,
-    Unroutable,
-    is_mandatory,
-    message_id,
-)
+from common.channel import Channel, Delivery, Publish
+from common.outbox import Confirmation, Confirmed, OutboxRow, is_mandatory, message_id
 from common.settings import Delay
 from common.telemetry import log
 from common.topology import Topology
+from common.wire import Properties
 
-_PERSISTENT = 2
 _SECONDS_TO_CLOSE = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One message as it came, untouched: nothing of it is believed yet."""
-
-    queue: str
-    tag: int
-    routing_key: str
-    body: bytes
-    content_type: str | None
-    content_encoding: str | None
-    user_id: str | None
-    correlation_id: str | None
-    headers: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,32 +49,18 @@ class SessionEnded(ConnectionError):  # noqa: N818 - it is what happened to the 
 class Inbox:
     """What one consumer was delivered and nobody has taken yet, in order."""
 
-    def __init__(self, queue: str, channel: UnderlayChannel, arrived: asyncio.Event) -> None:
+    def __init__(self, queue: str, channel: Channel, arrived: asyncio.Event) -> None:
         self.queue = queue
         self.channel = channel
-        self.consumer_tag = ""
         self._arrived = arrived
         self._waiting: list[Delivery] = []
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    async def put(self, message: DeliveredMessage) -> None:
-        """Take a delivery from the channel's reader; only notes it down."""
-        properties = message.header.properties
-        self._waiting.append(
-            Delivery(
-                queue=self.queue,
-                tag=message.delivery_tag or 0,
-                routing_key=message.routing_key or "",
-                body=message.body,
-                content_type=properties.content_type,
-                content_encoding=properties.content_encoding,
-                user_id=properties.user_id,
-                correlation_id=properties.correlation_id,
-                headers=properties.headers or {},
-            )
-        )
+    def put(self, delivery: Delivery) -> None:
+        """Note a delivery down."""
+        self._waiting.append(delivery)
         self._arrived.set()
 
     def take(self, limit: int) -> list[Delivery]:
@@ -113,10 +71,10 @@ class Inbox:
     async def ack(self, deliveries: Sequence[Delivery], *, all_before: bool) -> None:
         """Acknowledge these; `all_before`: and with one frame, as nothing older is unanswered."""
         if all_before:
-            await self.channel.basic_ack(deliveries[-1].tag, multiple=True, wait=False)
+            await self.channel.ack(deliveries[-1].tag, multiple=True)
         else:
             for delivery in deliveries:
-                await self.channel.basic_ack(delivery.tag, wait=False)
+                await self.channel.ack(delivery.tag, multiple=False)
 
 
 class Session:
@@ -128,8 +86,8 @@ class Session:
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._channels: list[AbstractChannel] = []  # aio-pika holds channels weakly
         self._consuming: AbstractConnection
-        self._events: UnderlayChannel
-        self._copies: UnderlayChannel
+        self._events: Channel
+        self._copies: Channel
         self._chance = random.Random()  # noqa: S311 - jitter
 
     def end(self, why: str) -> None:
@@ -151,23 +109,21 @@ class Session:
         self._consuming = consuming
         for connection, use in ((consuming, "consuming"), (publishing, "publishing")):
             connection.close_callbacks.add(self._ends(f"the {use} connection was lost"), weak=False)
-        self._events = await self._channel(publishing, "the channel for events was closed")
-        self._copies = await self._channel(publishing, "the channel for copies was closed")
+        self._events = Channel(await self._channel(publishing, "the channel for events was closed"))
+        self._copies = Channel(await self._channel(publishing, "the channel for copies was closed"))
 
     async def consume(self, queue: str, prefetch: int, arrived: asyncio.Event) -> Inbox:
         """Start to consume a queue into an inbox; sets `arrived` at each delivery."""
-        channel = await self._channel(self._consuming, f"the channel of {queue} was closed")
-        await channel.basic_qos(prefetch_count=prefetch)
-        channel.on_consumer_cancel_callbacks.add(lambda _: self.end(f"the broker cancelled {queue}"))
-        inbox = Inbox(queue, channel, arrived)
-        answer = await channel.basic_consume(queue, inbox.put)
-        inbox.consumer_tag = answer.consumer_tag or ""
+        underlay = await self._channel(self._consuming, f"the channel of {queue} was closed")
+        underlay.on_consumer_cancel_callbacks.add(lambda _: self.end(f"the broker cancelled {queue}"))
+        inbox = Inbox(queue, Channel(underlay), arrived)
+        await inbox.channel.consume(queue, prefetch, inbox.put)
         return inbox
 
     async def stop_consuming(self, inboxes: Sequence[Inbox]) -> None:
         """Ask for no more deliveries; those already here stay in their inboxes."""
         for inbox in inboxes:
-            await inbox.channel.basic_cancel(inbox.consumer_tag)
+            await inbox.channel.stop_consuming()
 
     async def declare(self, objects: Topology) -> None:
         """Make the broker's objects as the saga table says, and remove bindings that it no longer lists."""
@@ -203,7 +159,7 @@ class Session:
         confirmations = await self._publish(
             self._copies,
             [
-                _Publish(
+                Publish(
                     exchange=topology.RECOVERY,
                     routing_key=copy.routing_key,
                     body=copy.delivery.body,
@@ -222,37 +178,9 @@ class Session:
         """Milliseconds of a retry at this level, with jitter."""
         return recovery.expiration(delay, self._chance)
 
-    async def _publish(self, channel: UnderlayChannel, wanted: Sequence[_Publish]) -> list[Confirmation]:
-        answers: dict[int, Confirmation] = {}
-        waiting = list(enumerate(wanted))
-        while waiting:
-            # aiormq finds the publish that a return answers by its message id: never two alike in flight.
-            ids = set[str]()
-            window: list[tuple[int, _Publish]] = []
-            later: list[tuple[int, _Publish]] = []
-            for index, publish in waiting:
-                name = publish.properties.message_id or ""
-                (later if name in ids else window).append((index, publish))
-                ids.add(name)
-            confirmations = await asyncio.gather(*(self._confirmed(channel, publish) for _, publish in window))
-            answers.update(zip((index for index, _ in window), confirmations, strict=True))
-            waiting = later
-        return [answers[index] for index in range(len(wanted))]
-
-    async def _confirmed(self, channel: UnderlayChannel, publish: _Publish) -> Confirmation:
+    async def _publish(self, channel: Channel, messages: Sequence[Publish]) -> list[Confirmation]:
         try:
-            await channel.basic_publish(
-                publish.body,
-                exchange=publish.exchange,
-                routing_key=publish.routing_key,
-                properties=publish.properties,
-                mandatory=publish.mandatory,
-                wait=False,
-            )
-        except PublishError:
-            return Unroutable()
-        except DeliveryError:
-            return Unconfirmed("the broker refused it: a queue is full or has lost its leader")
+            return await channel.publish(messages)
         except (
             aiormq.exceptions.AMQPError,
             aiormq.exceptions.ChannelInvalidStateError,
@@ -260,10 +188,9 @@ class Session:
         ) as error:
             self.end(f"publishing failed: {error}")
             raise SessionEnded(str(error)) from error
-        return Confirmed()
 
-    def _event(self, row: OutboxRow) -> _Publish:
-        return _Publish(
+    def _event(self, row: OutboxRow) -> Publish:
+        return Publish(
             exchange=topology.EVENTS,
             routing_key=row.type,
             body=row.body.encode(),
@@ -271,7 +198,7 @@ class Session:
             mandatory=is_mandatory(row.type),
         )
 
-    def _parked(self, row: OutboxRow) -> _Publish:
+    def _parked(self, row: OutboxRow) -> Publish:
         properties = self._event_properties(row)
         properties.headers = {
             recovery.TYPE: row.type,
@@ -280,7 +207,7 @@ class Session:
             recovery.FIRST_FAILED_AT: row.staged_at.isoformat(),
             recovery.FAILED_IN: self.service,
         }
-        return _Publish(
+        return Publish(
             exchange=topology.RECOVERY,
             routing_key=topology.parked_queue(self.service),
             body=row.body.encode(),
@@ -288,18 +215,17 @@ class Session:
             mandatory=True,
         )
 
-    def _event_properties(self, row: OutboxRow) -> spec.Basic.Properties:
+    def _event_properties(self, row: OutboxRow) -> Properties:
         """AMQP properties and CloudEvents 1.0 (binary mode) of an event."""
         name = message_id(row.key, row.type)
-        return spec.Basic.Properties(
+        return Properties(
             content_type="application/json",
-            delivery_mode=_PERSISTENT,
             message_id=name,
             correlation_id=row.key,
             message_type=row.type,
             app_id=self.service,
             user_id=self.user,
-            timestamp=row.staged_at,
+            timestamp=int(row.staged_at.timestamp()),
             headers={
                 "traceparent": row.traceparent,
                 "cloudEvents_specversion": "1.0",
@@ -311,30 +237,29 @@ class Session:
             },
         )
 
-    def _copy_properties(self, copy: Copy) -> spec.Basic.Properties:
+    def _copy_properties(self, copy: Copy) -> Properties:
         delivery = copy.delivery
-        return spec.Basic.Properties(
+        return Properties(
             content_type=_short(delivery.content_type),
             content_encoding=_short(delivery.content_encoding),
-            delivery_mode=_PERSISTENT,
             # A name of its own: two copies of one saga may be in flight at once.
             message_id=uuid.uuid4().hex,
             correlation_id=_short(delivery.correlation_id),
             app_id=self.service,
             user_id=self.user,
-            timestamp=datetime.now(UTC),
+            timestamp=int(time.time()),
             expiration=str(copy.expires_in) if copy.expires_in is not None else None,
             headers=dict(copy.headers),
         )
 
-    async def _channel(self, connection: AbstractConnection, why_it_matters: str | None) -> UnderlayChannel:
+    async def _channel(self, connection: AbstractConnection, why_it_matters: str | None) -> aiormq.Channel:
         channel = connection.channel(publisher_confirms=True, on_return_raises=True)
         await channel.initialize()
         self._channels.append(channel)
         if why_it_matters:
             channel.close_callbacks.add(self._ends(why_it_matters), weak=False)
         underlay = await channel.get_underlay_channel()
-        assert isinstance(underlay, UnderlayChannel)
+        assert isinstance(underlay, aiormq.Channel)
         return underlay
 
     def _ends(self, what: str) -> Callable[..., None]:
@@ -344,19 +269,10 @@ class Session:
         return ended
 
 
-@dataclass(frozen=True, slots=True)
-class _Publish:
-    exchange: str
-    routing_key: str
-    body: bytes
-    properties: spec.Basic.Properties
-    mandatory: bool
-
-
 @contextlib.asynccontextmanager
 async def open_session(url: str, service: str) -> AsyncIterator[Session]:
     """Connect twice and give a session; raises ConnectionError and its kin when the broker is away."""
-    wire.tolerate_strangers()
+    wire.install()
     session = Session(service, user_of(url))
     async with contextlib.AsyncExitStack() as stack:
         opened = []

@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar, assert_never
 
 from common import db, messages, recovery, saga, topology
-from common.bus import Copy, Delivery, Inbox, Session, SessionEnded
+from common.bus import Copy, Inbox, Session, SessionEnded
+from common.channel import Delivery
 from common.messages import Malformed, Message, UnknownType
 from common.outbox import Outbox, Relay
 from common.recovery import Dead, DeadLetter, Done, Origin, Outcome, Parked, Retry

@@ -13,12 +13,13 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from tortoise import fields
 from tortoise.models import Model
 
-from common import db, saga
+from common import rows, saga
 from common.life import Life, patiently
 from common.telemetry import alarm, log, next_traceparent
 
@@ -85,7 +86,7 @@ class Outbox:
 
     async def save(self) -> None:
         """Write the rows, as the last statement of the batch's transaction."""
-        await db.insert(self.rows)
+        await rows.insert(self.rows)
 
 
 def message_id(key: str, type_: str) -> str:
@@ -186,10 +187,10 @@ class Relay:
         self._left_behind = await OutboxRow.filter(due_at__lte=now).count() if full else 0
         self._watch_room()
 
-    async def _publish(self, publisher: Publisher, rows: list[OutboxRow]) -> None:
-        confirmations = await publisher.publish_events(rows)
+    async def _publish(self, publisher: Publisher, window: list[OutboxRow]) -> None:
+        confirmations = await publisher.publish_events(window)
         published = []
-        for row, confirmation in zip(rows, confirmations, strict=True):
+        for row, confirmation in zip(window, confirmations, strict=True):
             match confirmation:
                 case Confirmed():
                     published.append(row.id)
@@ -201,7 +202,7 @@ class Relay:
                     log.warning("an event was not confirmed", type=row.type, saga=row.key, why=why)
                     del self._waiting[row.id]
         if published:
-            await patiently(self._life, OutboxRow.filter(id__in=published).delete)
+            await patiently(self._life, partial(rows.delete, OutboxRow, published))
             for row_id in published:
                 self._waiting.pop(row_id, None)
         self._watch_room()

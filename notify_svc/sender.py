@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Literal, cast
 
-from common import db
+from common import rows
 from common.life import Life
 from common.messages import Sent
 from common.outbox import Outbox
@@ -87,7 +87,7 @@ async def _lease(now: datetime, _: Outbox) -> list[Notice]:
     for notice in notices:
         notice.attempts += 1
         notice.due_at = now + _LEASE
-    await db.update(notices, "attempts", "due_at")
+    await rows.update(notices, "attempts", "due_at")
     return notices
 
 
@@ -132,7 +132,7 @@ async def _settle(leased: list[Notice], delivered: dict[str, bool | None], now: 
                 notice.due_at = now
             case False:
                 _put_off(notice, sent, now, outbox)
-    await db.update(ours, "state", "attempts", "due_at", "settled_at")
+    await rows.update(ours, "state", "attempts", "due_at", "settled_at")
 
 
 def _put_off(notice: Notice, sent: Sent, now: datetime, outbox: Outbox) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common import db
+from common import rows
 from common.barrier import Barrier
 from common.messages import Expired, Failed, Message
 from common.recovery import Outcome
@@ -63,4 +63,4 @@ class Work:
     async def save(self) -> None:
         """Write what is new: one statement per table."""
         await self._barrier.save()
-        await db.insert(self._new)
+        await rows.insert(self._new)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common import db, saga
+from common import rows, saga
 from common.barrier import PROTOCOL_BROKEN, Barrier, Broken
 from common.messages import Body, Cancelled, Completed, Expired, Failed, Message, Paid, Pay
 from common.recovery import DONE, Outcome, Parked
@@ -39,11 +39,7 @@ class Work:
         """Read the sagas, and lock the payments that may be completed or cancelled, all at once."""
         barrier = await Barrier.load("payment", batch.messages, now=batch.now, outbox=batch.outbox)
         ids = {message.key for message in batch.messages if isinstance(message.body, Expired | Failed)}
-        payments: list[Payment] = []
-        if ids:
-            found = Payment.filter(payment_id__in=sorted(ids)).order_by("payment_id").select_for_update()
-            payments = await found
-        return cls(batch, rules, barrier, payments)
+        return cls(batch, rules, barrier, await rows.find(Payment, ids, lock=True))
 
     def decide(self, message: Message) -> Outcome:
         """What becomes of one message."""
@@ -114,7 +110,7 @@ class Work:
     async def save(self) -> None:
         """Write what changed: one statement per table."""
         await self._barrier.save()
-        await db.insert(self._new)
+        await rows.insert(self._new)
         new = {payment.payment_id for payment in self._new}
         changed = [self._payments[payment_id] for payment_id in sorted(self._changed - new)]
-        await db.update(changed, "state", "settled_at")
+        await rows.update(changed, "state", "settled_at")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common import db
+from common import rows
 from common.barrier import Barrier
 from common.messages import Body, Confirmed, Deducted, Failed, Message, Restored, ToppedUp, TopUp
 from common.recovery import Outcome
@@ -36,8 +36,7 @@ class Work:
         barrier = await Barrier.load("point", batch.messages, now=batch.now, outbox=batch.outbox)
         users = {m.body.user_id for m in batch.messages if isinstance(m.body, Confirmed | TopUp)}
         users |= {event.user_id for event in barrier.to_undo() if isinstance(event, Deducted)}
-        wallets = Wallet.filter(user_id__in=sorted(users)).order_by("user_id").select_for_update()
-        return cls(batch, barrier, await wallets)
+        return cls(batch, barrier, await rows.find(Wallet, users, lock=True))
 
     def decide(self, message: Message) -> Outcome:
         """What becomes of one message."""
@@ -103,6 +102,6 @@ class Work:
     async def save(self) -> None:
         """Write what changed: one statement per table."""
         await self._barrier.save()
-        await db.insert([self._wallets[user] for user in sorted(self._opened)])
-        await db.update([self._wallets[user] for user in sorted(self._changed - self._opened)], "balance")
-        await db.insert(self._entries)
+        await rows.insert([self._wallets[user] for user in sorted(self._opened)])
+        await rows.update([self._wallets[user] for user in sorted(self._changed - self._opened)], "balance")
+        await rows.insert(self._entries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common import db
+from common import rows
 from common.barrier import Barrier, Broken
 from common.messages import Body, Deducted, Enter, Entered, Expired, Failed, Message
 from common.recovery import Outcome
@@ -35,10 +35,7 @@ class Work:
         """Read the sagas and commands, and lock the tokens, of all messages at once."""
         barrier = await Barrier.load("queue", batch.messages, now=batch.now, outbox=batch.outbox)
         tokens = {m.body.token for m in batch.messages if isinstance(m.body, Deducted | Enter)}
-        found: list[Token] = []
-        if tokens:
-            found = await Token.filter(token__in=sorted(tokens)).order_by("token").select_for_update()
-        return cls(batch, barrier, found)
+        return cls(batch, barrier, await rows.find(Token, tokens, lock=True))
 
     def decide(self, message: Message) -> Outcome:
         """What becomes of one message."""
@@ -77,6 +74,6 @@ class Work:
     async def save(self) -> None:
         """Write what changed: one statement per table."""
         await self._barrier.save()
-        await db.insert([self._tokens[token] for token in sorted(self._new)])
+        await rows.insert([self._tokens[token] for token in sorted(self._new)])
         changed = [self._tokens[token] for token in sorted(self._changed - self._new)]
-        await db.update(changed, "state", "payment_id", "expired_at")
+        await rows.update(changed, "state", "payment_id", "expired_at")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from common import db
+from common import db, rows
 from common.barrier import Barrier
 from common.messages import Body, Confirmed, Failed, Held, Hold, Message, Paid, Reverted
 from common.recovery import Outcome
@@ -44,19 +44,15 @@ class Work:
         ids = {m.body.reservation_id for m in batch.messages if isinstance(m.body, Paid)}
         ids |= {event.reservation_id for event in barrier.to_undo() if isinstance(event, Confirmed)}
         seats = {m.body.seat for m in batch.messages if isinstance(m.body, Hold)}
-        if ids:
-            # A reservation never changes its seat, so this needs no lock.
-            found = await Reservation.filter(reservation_id__in=sorted(ids)).values_list("seat", flat=True)
-            seats |= {str(seat) for seat in found}
-        if seats:
-            locked = await Seat.filter(seat__in=sorted(seats)).order_by("seat").select_for_update()
-            work._seats = {seat.seat: seat for seat in locked}
-            ids |= {seat.reservation_id for seat in locked if seat.reservation_id}
-        if ids:
-            reservations = await Reservation.filter(reservation_id__in=sorted(ids))
-            work._reservations = {reservation.reservation_id: reservation for reservation in reservations}
-            if any(reservation.seat not in work._seats for reservation in reservations):
-                raise db.LostRaceError("a seat was held between finding the seats and locking them")
+        # A reservation never changes its seat, so this needs no lock.
+        seats |= {reservation.seat for reservation in await rows.find(Reservation, ids)}
+        locked = await rows.find(Seat, seats, lock=True)
+        work._seats = {seat.seat: seat for seat in locked}
+        ids |= {seat.reservation_id for seat in locked if seat.reservation_id}
+        reservations = await rows.find(Reservation, ids)
+        work._reservations = {reservation.reservation_id: reservation for reservation in reservations}
+        if any(reservation.seat not in work._seats for reservation in reservations):
+            raise db.LostRaceError("a seat was held between finding the seats and locking them")
         return work
 
     def decide(self, message: Message) -> Outcome:
@@ -153,9 +149,9 @@ class Work:
     async def save(self) -> None:
         """Write what changed: one statement per table and kind of change."""
         await self._barrier.save()
-        await db.insert([self._seats[seat] for seat in sorted(self._new_seats)])
+        await rows.insert([self._seats[seat] for seat in sorted(self._new_seats)])
         changed_seats = [self._seats[seat] for seat in sorted(self._changed_seats - self._new_seats)]
-        await db.update(changed_seats, "reservation_id")
-        await db.insert([self._reservations[id_] for id_ in sorted(self._new)])
+        await rows.update(changed_seats, "reservation_id")
+        await rows.insert([self._reservations[id_] for id_ in sorted(self._new)])
         changed = [self._reservations[id_] for id_ in sorted(self._changed - self._new)]
-        await db.update(changed, "state", "payment_id")
+        await rows.update(changed, "state", "payment_id")

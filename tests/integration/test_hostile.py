@@ -11,18 +11,15 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 from aiohttp import web
-from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import DeliveryError, PublishError
-from pamqp import commands
-from pamqp.header import ContentHeader
 from tortoise import connections
 
 from common import bus, db, life, messages, runner, saga
 from common.bus import Session
+from common.channel import Publish
 from common.consumer import Consumer, reading_messages
 from common.life import Life
 from common.messages import Message
-from common.outbox import OutboxRow
+from common.outbox import Confirmation, Confirmed, OutboxRow, Unconfirmed, Unroutable
 from common.recovery import DONE, Outcome
 from common.settings import Settings
 from common.unit_of_work import Batch
@@ -149,13 +146,13 @@ async def test_a_database_that_falls_silent_is_noticed_and_costs_no_attempt(
 def test_a_statement_has_a_limit_unless_the_url_sets_another() -> None:
     """Nobody thinks of it before the cable is pulled."""
 
-    def url_of(url: str) -> str:
+    def limit(url: str) -> str:
         service = SERVICES["payment"]
-        return str(db.configuration(url, service.modules, service.migrations)["connections"]["default"])
+        connection = db.configuration(url, service.modules, service.migrations)["connections"]["default"]
+        return str(connection["credentials"]["command_timeout"])
 
-    assert "command_timeout=30" in url_of("postgres://u:p@host/name")
-    assert url_of("postgres://u:p@host/name?command_timeout=1").count("command_timeout") == 1
-    assert "command_timeout=1" in url_of("postgres://u:p@host/name?command_timeout=1")
+    assert limit("postgres://u:p@host/name") == "30"
+    assert limit("postgres://u:p@host/name?command_timeout=1") == "1"
 
 
 # --- work that breaks its own connection
@@ -284,42 +281,18 @@ async def test_a_full_or_read_only_disk_is_waited_for_without_an_attempt(payment
 
 
 class FakeChannel:
-    """A channel for copies: counts what is in flight at once, and answers as it is told to."""
+    """A channel for copies: notes what is published together, and answers as it is told to."""
 
-    def __init__(self, *, waits_for: int = 1, error: Exception | None = None) -> None:
-        self.in_flight = 0
-        self.most = 0
-        self.keys: list[str] = []
-        self._waits_for = waits_for
-        self._error = error
-        self._enough = asyncio.Event()
+    def __init__(self, answer: Confirmation | Exception = Confirmed()) -> None:  # noqa: B008 - a value
+        self.windows: list[list[Publish]] = []
+        self._answer = answer
 
-    async def basic_publish(
-        self,
-        body: bytes,  # noqa: ARG002 - as aiormq's own
-        *,
-        exchange: str,
-        routing_key: str,
-        properties: commands.Basic.Properties,
-        mandatory: bool,
-        wait: bool,
-    ) -> None:
-        """Confirm a publish, but not before so many are in flight."""
-        assert (exchange, mandatory, wait) == ("saga.recovery", True, False)
-        assert properties.delivery_mode == 2
-        self.in_flight += 1
-        self.most = max(self.most, self.in_flight)
-        if self.in_flight == self._waits_for:
-            self._enough.set()
-        await self._enough.wait()
-        self.in_flight -= 1
-        if self._error:
-            raise self._error
-        self.keys.append(routing_key)
-
-
-_RETURN = commands.Basic.Return(312, "NO_ROUTE", "saga.recovery", "payment.dead")
-_RETURNED = DeliveredMessage(_RETURN, ContentHeader(), b"", None)  # type: ignore[arg-type]
+    async def publish(self, copies: Sequence[Publish]) -> list[Confirmation]:
+        """Take copies that are published at once."""
+        self.windows.append(list(copies))
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return [Confirmed()] * (len(copies) - 1) + [self._answer]
 
 
 def session_over(channel: FakeChannel) -> Session:
@@ -339,30 +312,32 @@ def consumer_of(payment: Bench, session: Session) -> Consumer[Message]:
 
 async def test_two_hundred_refusals_are_copied_at_once_and_not_one_after_the_other(payment: Bench) -> None:
     """A burst of refused payments costs one way to the broker and back, not two hundred."""
-    channel = FakeChannel(waits_for=200)
+    channel = FakeChannel()
     inbox = pays(200, amount=OVER_LIMIT)
-    async with asyncio.timeout(30):
-        await consumer_of(payment, session_over(channel))._work(inbox, inbox.take(200))
-    assert channel.most == 200
-    assert channel.keys == ["payment.dead"] * 200
+    await consumer_of(payment, session_over(channel))._work(inbox, inbox.take(200))
+    (window,) = channel.windows
+    assert {(copy.exchange, copy.routing_key, copy.mandatory) for copy in window} == {
+        ("saga.recovery", "payment.dead", True)
+    }
+    assert len({copy.properties.message_id for copy in window}) == 200
     assert inbox.acked == set(range(1, 201))
 
 
 @pytest.mark.parametrize(
-    "error",
+    "answer",
     [
-        PublishError(_RETURNED, _RETURN),
-        DeliveryError(None, commands.Basic.Nack(1)),
+        Unroutable(),
+        Unconfirmed("a queue is full"),
         ConnectionResetError("reset by peer"),
         KeyError("something nobody thought of"),
     ],
     ids=["returned", "refused", "lost", "anything"],
 )
 async def test_a_copy_that_is_not_taken_ends_the_session_and_acks_nothing(
-    payment: Bench, error: Exception
+    payment: Bench, answer: Confirmation | Exception
 ) -> None:
     """The originals are delivered to the next session; this one must not go on as if they were settled."""
-    session = session_over(FakeChannel(error=error))
+    session = session_over(FakeChannel(answer))
     inbox = pays(3, amount=OVER_LIMIT)
     consumer = consumer_of(payment, session)
     consumer._inboxes.append(inbox)

@@ -8,7 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.bus import Copy, Delivery, Inbox, Session
+from common.bus import Copy, Inbox, Session
+from common.channel import Delivery
 from common.recovery import expiration
 from common.settings import Delay
 
