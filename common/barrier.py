@@ -136,11 +136,18 @@ class Broken:
 class _Row:
     """A saga's row while its batch is decided: `loaded` is what the database said."""
 
+    saga_id: str
     loaded: State | None
+    changed_at: datetime
     state: State | None = None
     fingerprint: str | None = None
     answer_type: str = ""
     answer: str = ""
+
+    @property
+    def created_at(self) -> datetime:
+        """A row is created when it is first changed; only new rows are asked."""
+        return self.changed_at
 
 
 class Barrier:
@@ -164,7 +171,9 @@ class Barrier:
         barrier._failing = {message.key for message in messages if isinstance(message.body, Failed)}
         for row in await rows.find(SagaStep, sagas):
             state = State(row.state)
-            barrier._rows[row.saga_id] = _Row(state, state, row.fingerprint, row.answer_type, row.answer)
+            barrier._rows[row.saga_id] = _Row(
+                row.saga_id, state, now, state, row.fingerprint, row.answer_type, row.answer
+            )
         for record in await rows.find(CommandRecord, commands):
             barrier._commands[record.command_id] = record
         return barrier
@@ -282,25 +291,24 @@ class Barrier:
 
     async def save(self) -> None:
         """Write what changed. LostRaceError or IntegrityError if another replica was first."""
-        new = [(key, row) for key, row in sorted(self._rows.items()) if row.loaded is None and row.state]
-        await rows.insert([self._model(key, row) for key, row in new])
+        changed = [row for _, row in sorted(self._rows.items()) if row.state is not row.loaded]
+        await rows.insert(SagaStep, [row for row in changed if row.loaded is None])
         commands = sorted(self._new_commands, key=lambda record: record.command_id)
-        await rows.insert(commands)
-        undone = [
-            (key, row) for key, row in sorted(self._rows.items()) if row.loaded and row.state is not row.loaded
-        ]
+        await rows.insert(CommandRecord, commands)
+        undone = [row for row in changed if row.loaded is not None]
         if undone:
-            keys = [key for key, _ in undone]
+            ids = [row.saga_id for row in undone]
             # Compare and set: `done` is the only state that is ever left.
-            won = await SagaStep.filter(saga_id__in=keys, state=State.DONE).update(state=State.UNDONE)
-            if won != len(keys):
+            won = await SagaStep.filter(saga_id__in=ids, state=State.DONE).update(state=State.UNDONE)
+            if won != len(ids):
                 raise db.LostRaceError("another replica changed a saga's row first")
-            await rows.update(
-                [self._model(key, row) for key, row in undone], "answer_type", "answer", "changed_at"
-            )
+            await rows.update(SagaStep, undone, "answer_type", "answer", "changed_at")
 
     def _row(self, saga_id: str) -> _Row:
-        return self._rows.setdefault(saga_id, _Row(loaded=None))
+        row = self._rows.get(saga_id)
+        if row is None:
+            row = self._rows[saga_id] = _Row(saga_id, loaded=None, changed_at=self._now)
+        return row
 
     def _become(self, row: _Row, state: State, answer_type: str, answer: Body | None) -> None:
         row.state = state
@@ -319,8 +327,7 @@ class Barrier:
         self._outbox.stage(type_, message.key, body, message.traceparent)
 
     def _is_other_content(self, row: _Row, message: Message) -> bool:
-        fingerprint = _fingerprint(message)
-        return bool(fingerprint and row.fingerprint) and fingerprint != row.fingerprint
+        return row.fingerprint is not None and _fingerprint(message) not in {None, row.fingerprint}
 
     def _conflict(self, message: Message) -> Outcome:
         """The same id with other content: the first stays untouched, the second is answered and parked."""
@@ -344,17 +351,6 @@ class Barrier:
         self._commands[message.key] = record
         self._new_commands.append(record)
         return record
-
-    def _model(self, saga_id: str, row: _Row) -> SagaStep:
-        return SagaStep(
-            saga_id=saga_id,
-            state=row.state,
-            fingerprint=row.fingerprint,
-            answer_type=row.answer_type,
-            answer=row.answer,
-            created_at=self._now,
-            changed_at=self._now,
-        )
 
 
 async def bury(service: str, batch: Batch[DeadLetter]) -> list[Outcome]:

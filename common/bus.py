@@ -23,7 +23,7 @@ from yarl import URL
 
 from common import recovery, topology, wire
 from common.channel import Channel, Delivery, Publish
-from common.outbox import Confirmation, Confirmed, OutboxRow, is_mandatory, message_id
+from common.outbox import Confirmation, Confirmed, Event, is_mandatory, message_id
 from common.settings import Delay
 from common.telemetry import log
 from common.topology import Topology
@@ -147,11 +147,11 @@ class Session:
             await channel.queue_declare(queue.name, passive=True)
         await channel.close()
 
-    async def publish_events(self, rows: list[OutboxRow]) -> list[Confirmation]:
+    async def publish_events(self, events: Sequence[Event]) -> list[Confirmation]:
         """Publish outbox rows to the exchange of the saga, all in flight at once, each confirmed."""
         return await self._publish(
             self._events,
-            [self._parked(row) if row.parked_because else self._event(row) for row in rows],
+            [self._parked(event) if event.parked_because else self._event(event) for event in events],
         )
 
     async def publish_copies(self, copies: Sequence[Copy]) -> None:
@@ -189,51 +189,51 @@ class Session:
             self.end(f"publishing failed: {error}")
             raise SessionEnded(str(error)) from error
 
-    def _event(self, row: OutboxRow) -> Publish:
+    def _event(self, event: Event) -> Publish:
         return Publish(
             exchange=topology.EVENTS,
-            routing_key=row.type,
-            body=row.body.encode(),
-            properties=self._event_properties(row),
-            mandatory=is_mandatory(row.type),
+            routing_key=event.type,
+            body=event.body.encode(),
+            properties=self._event_properties(event),
+            mandatory=is_mandatory(event.type),
         )
 
-    def _parked(self, row: OutboxRow) -> Publish:
-        properties = self._event_properties(row)
+    def _parked(self, event: Event) -> Publish:
+        properties = self._event_properties(event)
         properties.headers = {
-            recovery.TYPE: row.type,
-            recovery.REASON: row.parked_because,
-            recovery.DETAIL: row.detail,
-            recovery.FIRST_FAILED_AT: row.staged_at.isoformat(),
+            recovery.TYPE: event.type,
+            recovery.REASON: event.parked_because,
+            recovery.DETAIL: event.detail,
+            recovery.FIRST_FAILED_AT: event.staged_at.isoformat(),
             recovery.FAILED_IN: self.service,
         }
         return Publish(
             exchange=topology.RECOVERY,
             routing_key=topology.parked_queue(self.service),
-            body=row.body.encode(),
+            body=event.body.encode(),
             properties=properties,
             mandatory=True,
         )
 
-    def _event_properties(self, row: OutboxRow) -> Properties:
+    def _event_properties(self, event: Event) -> Properties:
         """AMQP properties and CloudEvents 1.0 (binary mode) of an event."""
-        name = message_id(row.key, row.type)
+        name = message_id(event.key, event.type)
         return Properties(
             content_type="application/json",
             message_id=name,
-            correlation_id=row.key,
-            message_type=row.type,
+            correlation_id=event.key,
+            message_type=event.type,
             app_id=self.service,
             user_id=self.user,
-            timestamp=int(row.staged_at.timestamp()),
+            timestamp=int(event.staged_at.timestamp()),
             headers={
-                "traceparent": row.traceparent,
+                "traceparent": event.traceparent,
                 "cloudEvents_specversion": "1.0",
                 "cloudEvents_id": name,
                 "cloudEvents_source": f"/concert-saga/{self.service}",
-                "cloudEvents_type": row.type,
-                "cloudEvents_subject": row.key,
-                "cloudEvents_time": row.staged_at.isoformat(),
+                "cloudEvents_type": event.type,
+                "cloudEvents_subject": event.key,
+                "cloudEvents_time": event.staged_at.isoformat(),
             },
         )
 

@@ -1,21 +1,21 @@
 """One channel of the broker, batch-wise: what is published leaves as one write, what is delivered costs no task.
 
-aiormq opens the channel and keeps it: declarations, confirms, closing. Its own way to publish and to be delivered
-costs several tasks and queues for each message, so this module goes around it in two places, and only here: it
-puts encoded frames into the connection's queue of writes, with its own entries among the awaited confirms, and it
-takes deliveries where the connection's reader hands them over.
+aiormq opens the channel and keeps it: declarations, cancellations, closing. Its own way to publish and to be
+delivered costs several tasks and queues for each message, so this module goes around it in two places, and only
+here: it puts encoded frames into the connection's queue of writes, and it takes the frames of messages and of
+their confirms where the connection's reader hands them over.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import aiormq
 from aiormq.abc import ChannelFrame, DeliveredMessage
-from aiormq.exceptions import PublishError
 from pamqp import commands as spec
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
@@ -25,6 +25,7 @@ from common.outbox import Confirmation, Confirmed, Unconfirmed, Unroutable
 
 _CONFIRMED = Confirmed()
 _UNROUTABLE = Unroutable()
+_REFUSED = Unconfirmed("the broker refused it: a queue is full or has lost its leader")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,14 @@ class Delivery:
 
 
 class Channel:
-    """Publishes and consumes on one of aiormq's channels."""
+    """Publishes and consumes on one of aiormq's channels, which nobody else publishes or consumes on."""
 
     def __init__(self, underlay: aiormq.Channel) -> None:
         self._underlay = underlay
+        self._frames = _Frames(underlay.frames)
+        # `put` is all that the connection's reader knows of it, `get` all that the channel's reader does.
+        underlay.frames = cast("asyncio.Queue[Any]", self._frames)
+        self._published = 0
         self._consumer_tag = ""
 
     async def publish(self, messages: Sequence[Publish]) -> list[Confirmation]:
@@ -65,37 +70,29 @@ class Channel:
 
         Raises what aiormq raises when the channel or its connection is lost.
         """
-        answers: list[Confirmation] = [_CONFIRMED] * len(messages)
+        answers: dict[int, Confirmation] = {}
         waiting = list(range(len(messages)))
         while waiting:
             # A message that comes back is known by its message id alone: never two alike in flight.
-            ids = set[str | None]()
-            window: list[int] = []
+            window: dict[str, int] = {}
             later: list[int] = []
             for index in waiting:
-                name = messages[index].properties.message_id
-                (later if name in ids else window).append(index)
-                ids.add(name)
-            await self._publish(messages, window, answers)
+                name = messages[index].properties.message_id or ""
+                if name in window:
+                    later.append(index)
+                else:
+                    window[name] = index
+            words = await self._publish([messages[index] for index in window.values()])
+            answers.update(zip(window.values(), words, strict=True))
             waiting = later
-        return answers
+        return [answers[index] for index in range(len(messages))]
 
-    async def _publish(
-        self, messages: Sequence[Publish], window: Sequence[int], answers: list[Confirmation]
-    ) -> None:
+    async def _publish(self, window: Sequence[Publish]) -> list[Confirmation]:
         underlay = self._underlay
         if underlay.is_closed:
             raise aiormq.exceptions.ChannelInvalidStateError(f"channel {underlay.number} is closed")
-        # It belongs to the channel, so it fails when the channel is lost.
-        all_answered = underlay.create_future()
-        awaited = _Awaited(answers, len(window), all_answered)
-        frames = []
-        for index in window:
-            message = messages[index]
-            underlay.delivery_tag += 1
-            underlay.confirmations[underlay.delivery_tag] = cast("asyncio.Future[Any]", _Slot(awaited, index))
-            underlay.message_id_delivery_tag[message.properties.message_id or ""] = underlay.delivery_tag
-            frames.append(
+        frames = b"".join(
+            [
                 wire.publish(
                     underlay.number,
                     exchange=message.exchange,
@@ -105,20 +102,22 @@ class Channel:
                     mandatory=message.mandatory,
                     body_limit=underlay.max_content_size,
                 )
-            )
-        # No await since the numbers were given out, so they are the broker's.
-        underlay.write_queue.put_nowait(ChannelFrame(payload=b"".join(frames), should_close=False))
-        try:
-            await all_answered
-        finally:
-            for index in window:
-                underlay.message_id_delivery_tag.pop(messages[index].properties.message_id or "", None)
+                for message in window
+            ]
+        )
+        # The future belongs to the channel, so it fails when the channel is lost.
+        awaited = _Awaited([message.properties.message_id or "" for message in window], underlay.create_future())
+        # No await between numbering and writing, so the numbers are the broker's.
+        self._frames.awaited.append((self._published, awaited))
+        self._published += len(window)
+        underlay.write_queue.put_nowait(ChannelFrame(payload=frames, should_close=False))
+        await awaited.all_answered
+        return awaited.answers
 
     async def consume(self, queue: str, prefetch: int, deliver: Callable[[Delivery], None]) -> None:
         """Start to consume; `deliver` is called for each delivery, in order, and must only note it down."""
+        self._frames.queue, self._frames.deliver = queue, deliver
         await self._underlay.basic_qos(prefetch_count=prefetch)
-        # `put` is all that the connection's reader knows of it.
-        self._underlay.frames = cast("asyncio.Queue[Any]", _Deliveries(queue, self._underlay.frames, deliver))
         answer = await self._underlay.basic_consume(queue, _unused)
         self._consumer_tag = answer.consumer_tag or ""
 
@@ -131,95 +130,106 @@ class Channel:
         await self._underlay.basic_ack(tag, multiple=multiple, wait=False)
 
 
-@dataclass(slots=True)
 class _Awaited:
     """The broker's words on one window of messages."""
 
-    answers: list[Confirmation]
-    missing: int
-    all_answered: asyncio.Future[Any]
+    def __init__(self, ids: Sequence[str], all_answered: asyncio.Future[Any]) -> None:
+        self.answers: list[Confirmation] = [_CONFIRMED] * len(ids)
+        self.all_answered = all_answered
+        self._places = {name: place for place, name in enumerate(ids)}
+        self._unanswered = set(range(len(ids)))
+        self._low = 0
 
-    def answer(self, index: int, word: Confirmation) -> None:
-        """Note the broker's word on one message."""
-        self.answers[index] = word
-        self.missing -= 1
-        if not self.missing and not self.all_answered.done():
+    def came_back(self, message_id: str) -> None:
+        """Note that the broker returned a message; its confirm is still to come."""
+        if message_id in self._places:
+            self.answers[self._places[message_id]] = _UNROUTABLE
+
+    def answer(self, last: int, *, multiple: bool, confirmed: bool) -> None:
+        """Note the broker's word on the message at place `last`; `multiple`: and on all before it."""
+        places = self._unanswered & (set(range(self._low, last + 1)) if multiple else {last})
+        if not confirmed:
+            for place in places:
+                self.answers[place] = _REFUSED
+        self._unanswered -= places
+        self._low = max(self._low, last + 1) if multiple else self._low
+        if not self._unanswered and not self.all_answered.done():
             self.all_answered.set_result(None)
 
-
-class _Slot:
-    """One message's place among aiormq's confirms, where it expects a future."""
-
-    __slots__ = ("_awaited", "_index")
-
-    def __init__(self, awaited: _Awaited, index: int) -> None:
-        self._awaited = awaited
-        self._index = index
-
-    def done(self) -> bool:
-        """Aiormq takes a slot away before it answers it."""
-        return False
-
-    def set_result(self, _: object) -> None:
-        """The broker confirmed it."""
-        self._awaited.answer(self._index, _CONFIRMED)
-
-    def set_exception(self, error: Exception) -> None:
-        """It came back, or the broker refused it."""
-        refused = Unconfirmed("the broker refused it: a queue is full or has lost its leader")
-        self._awaited.answer(self._index, _UNROUTABLE if isinstance(error, PublishError) else refused)
+    @property
+    def is_answered(self) -> bool:
+        """Whether nothing is missing."""
+        return not self._unanswered
 
 
-class _Deliveries:
-    """Stands before a channel's queue of frames, and takes the deliveries out of it."""
+class _Frames:
+    """Stands before a channel's queue of frames, and takes out what belongs to messages and to their confirms."""
 
-    def __init__(
-        self, queue: str, frames: asyncio.Queue[tuple[int, Any]], deliver: Callable[[Delivery], None]
-    ) -> None:
-        self._queue = queue
-        self._frames = frames
-        self._deliver = deliver
-        self._method: spec.Basic.Deliver | None = None
-        self._header: ContentHeader
+    def __init__(self, frames: asyncio.Queue[tuple[int, Any]]) -> None:
+        self.get, self.task_done = frames.get, frames.task_done
+        self.queue = ""
+        self.deliver: Callable[[Delivery], None] = _drop
+        #: Windows that wait for confirms, oldest first, each with how many messages were published before it.
+        self.awaited: deque[tuple[int, _Awaited]] = deque()
+        self._pass_on = frames.put
+        self._method: spec.Basic.Deliver | spec.Basic.Return | None = None
+        self._properties = wire.Properties()
         self._body: list[bytes] = []
         self._missing = 0
-        self.get, self.task_done = frames.get, frames.task_done
 
     async def put(self, item: tuple[int, Any]) -> None:
-        """Take a frame of a delivery; pass on any other."""
-        frame = item[1]
-        if isinstance(frame, spec.Basic.Deliver):
-            self._method = frame
-        elif self._method is None:
-            await self._frames.put(item)
-        elif isinstance(frame, ContentHeader):
-            self._header, self._missing, self._body = frame, frame.body_size, []
-            self._check()
-        elif isinstance(frame, ContentBody):
-            self._body.append(frame.value)
-            self._missing -= len(frame.value)
-            self._check()
-        else:
-            await self._frames.put(item)
+        """Take a frame of a message or a confirm; pass on any other."""
+        match item[1]:
+            case spec.Basic.Deliver() | spec.Basic.Return() as method:
+                self._method = method
+            case ContentHeader(body_size=size, properties=properties) if self._method is not None:
+                self._properties, self._missing, self._body = cast("wire.Properties", properties), size, []
+                self._complete()
+            case ContentBody(value=part) if self._method is not None:
+                self._body.append(part)
+                self._missing -= len(part)
+                self._complete()
+            case spec.Basic.Ack(delivery_tag=tag, multiple=multiple):
+                self._confirm(tag or 0, multiple=multiple, confirmed=True)
+            case spec.Basic.Nack(delivery_tag=tag, multiple=multiple):
+                self._confirm(tag or 0, multiple=multiple, confirmed=False)
+            case _:
+                await self._pass_on(item)
 
-    def _check(self) -> None:
-        if self._missing > 0 or self._method is None:
+    def _complete(self) -> None:
+        if self._missing > 0:
             return
         method, self._method = self._method, None
-        properties = self._header.properties
-        self._deliver(
-            Delivery(
-                queue=self._queue,
-                tag=method.delivery_tag or 0,
-                routing_key=method.routing_key or "",
-                body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
-                content_type=properties.content_type,
-                content_encoding=properties.content_encoding,
-                user_id=properties.user_id,
-                correlation_id=properties.correlation_id,
-                headers=properties.headers or {},
+        if isinstance(method, spec.Basic.Return):
+            for _, awaited in self.awaited:
+                awaited.came_back(self._properties.message_id or "")
+        elif method is not None:
+            self.deliver(
+                Delivery(
+                    queue=self.queue,
+                    tag=method.delivery_tag or 0,
+                    routing_key=method.routing_key or "",
+                    body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
+                    content_type=self._properties.content_type,
+                    content_encoding=self._properties.content_encoding,
+                    user_id=self._properties.user_id,
+                    correlation_id=self._properties.correlation_id,
+                    headers=self._properties.headers or {},
+                )
             )
-        )
+
+    def _confirm(self, tag: int, *, multiple: bool, confirmed: bool) -> None:
+        """Tell the windows; `tag` counts this channel's publishes from 1, `multiple` means all up to it."""
+        for before, awaited in self.awaited:
+            last = min(tag - before, len(awaited.answers)) - 1
+            if last >= 0 and (multiple or tag - before - 1 == last):
+                awaited.answer(last, multiple=multiple, confirmed=confirmed)
+        while self.awaited and self.awaited[0][1].is_answered:
+            self.awaited.popleft()
+
+
+def _drop(delivery: Delivery) -> None:
+    raise AssertionError(f"{delivery.queue} is not consumed here")
 
 
 async def _unused(_: DeliveredMessage) -> None:

@@ -74,8 +74,7 @@ class Body(BaseModel):
 
     def fingerprint(self) -> str:
         """A digest of the content: the same id with another fingerprint is another command."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return hashlib.sha256(self.encode().encode()).hexdigest()
 
 
 class Pay(Body):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -50,26 +51,41 @@ class OutboxRow(Model):
         table_description = "events waiting for the confirm of the broker"
 
 
+@dataclass(slots=True)
+class Event:
+    """A row of the outbox in the hands of this process: what is staged is never read from the table again."""
+
+    id: uuid.UUID
+    key: str
+    type: str
+    body: str
+    traceparent: str
+    staged_at: datetime
+    due_at: datetime
+    parked_because: str | None = None
+    detail: str | None = None
+
+
 class Outbox:
     """The events that one batch emits, each once: a repetition in a batch says nothing new."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now
-        self._rows: dict[tuple[str, str, str], OutboxRow] = {}
+        self._events: dict[tuple[str, str, str], Event] = {}
 
     def stage(self, type_: str, key: str, body: str, traceparent: str | None) -> None:
         """Emit an event when the transaction commits. `key` is the saga's id, or the command's own."""
-        self._rows[type_, key, body] = self._row(type_, key, body, traceparent)
+        self._events[type_, key, body] = self._event(type_, key, body, traceparent)
 
     def park(self, type_: str, key: str, body: str, *, reason: str, detail: str) -> None:
         """Put what could not be emitted before a person when the transaction commits."""
-        row = self._row(type_, key, body, None)
-        row.parked_because = reason
-        row.detail = detail
-        self._rows[type_, key, body] = row
+        event = self._event(type_, key, body, None)
+        event.parked_because = reason
+        event.detail = detail
+        self._events[type_, key, body] = event
 
-    def _row(self, type_: str, key: str, body: str, traceparent: str | None) -> OutboxRow:
-        return OutboxRow(
+    def _event(self, type_: str, key: str, body: str, traceparent: str | None) -> Event:
+        return Event(
             id=uuid.uuid4(),
             key=key,
             type=type_,
@@ -80,13 +96,13 @@ class Outbox:
         )
 
     @property
-    def rows(self) -> list[OutboxRow]:
+    def events(self) -> list[Event]:
         """What was staged, in order."""
-        return list(self._rows.values())
+        return list(self._events.values())
 
     async def save(self) -> None:
-        """Write the rows, as the last statement of the batch's transaction."""
-        await rows.insert(self.rows)
+        """Write the events, as the last statement of the batch's transaction."""
+        await rows.insert(OutboxRow, self.events)
 
 
 def message_id(key: str, type_: str) -> str:
@@ -117,7 +133,7 @@ Confirmation = Confirmed | Unroutable | Unconfirmed
 class Publisher(Protocol):
     """Whatever publishes events and waits for the broker's word on each, in the same order."""
 
-    async def publish_events(self, rows: list[OutboxRow]) -> list[Confirmation]:
+    async def publish_events(self, events: Sequence[Event]) -> list[Confirmation]:
         """Publish persistently; mandatory where a service waits for the event."""
         ...
 
@@ -128,7 +144,7 @@ class Relay:
     def __init__(self, limit: int, life: Life) -> None:
         self._limit = limit
         self._life = life
-        self._waiting: dict[uuid.UUID, OutboxRow] = {}
+        self._waiting: dict[uuid.UUID, Event] = {}
         self._left_behind = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -141,9 +157,9 @@ class Relay:
         """Rows known to be unpublished, at most this process's and what the last sweep counted."""
         return len(self._waiting) + self._left_behind
 
-    def put(self, rows: Iterable[OutboxRow]) -> None:
-        """Take rows that have just been committed."""
-        self._waiting.update((row.id, row) for row in rows)
+    def put(self, events: Iterable[Event]) -> None:
+        """Take events that have just been committed."""
+        self._waiting.update((event.id, event) for event in events)
         if self._waiting:
             self._wake.set()
             self._idle.clear()
@@ -182,29 +198,31 @@ class Relay:
             ids = [row.id for row in fresh]
             await OutboxRow.filter(id__in=ids).update(due_at=now + GRACE)
             log.info("sweeping the outbox", rows=len(fresh), oldest=fresh[0].staged_at.isoformat())
-            self.put(fresh)
+            self.put(_event(row) for row in fresh)
         full = len(overdue) == WINDOW
         self._left_behind = await OutboxRow.filter(due_at__lte=now).count() if full else 0
         self._watch_room()
 
-    async def _publish(self, publisher: Publisher, window: list[OutboxRow]) -> None:
+    async def _publish(self, publisher: Publisher, window: list[Event]) -> None:
         confirmations = await publisher.publish_events(window)
         published = []
-        for row, confirmation in zip(window, confirmations, strict=True):
+        for event, confirmation in zip(window, confirmations, strict=True):
             match confirmation:
                 case Confirmed():
-                    published.append(row.id)
+                    published.append(event.id)
                 case Unroutable():
                     # It stays in the table, and the sweeper tries again until somebody has mended the binding.
-                    alarm("an event has nowhere to go: declare the topology again", type=row.type, saga=row.key)
-                    del self._waiting[row.id]
+                    alarm(
+                        "an event has nowhere to go: declare the topology again", type=event.type, saga=event.key
+                    )
+                    del self._waiting[event.id]
                 case Unconfirmed(why=why):
-                    log.warning("an event was not confirmed", type=row.type, saga=row.key, why=why)
-                    del self._waiting[row.id]
+                    log.warning("an event was not confirmed", type=event.type, saga=event.key, why=why)
+                    del self._waiting[event.id]
         if published:
             await patiently(self._life, partial(rows.delete, OutboxRow, published))
-            for row_id in published:
-                self._waiting.pop(row_id, None)
+            for event_id in published:
+                self._waiting.pop(event_id, None)
         self._watch_room()
 
     def _watch_room(self) -> None:
@@ -214,6 +232,10 @@ class Relay:
             self._room.clear()
         else:
             self._room.set()
+
+
+def _event(row: OutboxRow) -> Event:
+    return Event(**{field.name: getattr(row, field.name) for field in dataclasses.fields(Event)})
 
 
 def is_mandatory(type_: str) -> bool:

@@ -43,31 +43,29 @@ async def find(model: type[M], keys: Collection[str], *, by: str = "", lock: boo
     return [model._init_from_db(**row) for row in found]  # noqa: SLF001 - how Tortoise itself makes what it found
 
 
-async def insert(rows: Sequence[Model]) -> None:
-    """Insert rows of one model. IntegrityError if one exists already."""
+async def insert(model: type[Model], rows: Sequence[Any]) -> None:
+    """Insert rows, which have the model's columns as attributes. IntegrityError if one exists already."""
     if not rows:
         return
-    model = type(rows[0])
     connection = connections.get("default")
     columns = _insertable(model)
     if connection.capabilities.dialect == "postgres":
         values = [[getattr(row, name) for row in rows] for name in columns]
         await connection.execute_query(_postgres_insert(model), values)
     else:
-        await connection.execute_many(_insert(model), _stored(rows, columns))
+        await connection.execute_many(_insert(model), _stored(model, rows, columns))
 
 
-async def update(rows: Sequence[Model], *columns: str) -> None:
-    """Write these columns of rows of one model, which the transaction has locked or compared before."""
+async def update(model: type[Model], rows: Sequence[Any], *columns: str) -> None:
+    """Write these columns of rows that the transaction has locked or compared before."""
     if not rows:
         return
-    model = type(rows[0])
     connection = connections.get("default")
     if connection.capabilities.dialect == "postgres":
         values = [[getattr(row, name) for row in rows] for name in (*columns, _key(model))]
         await connection.execute_query(_postgres_update(model, columns), values)
     else:
-        await connection.execute_many(_update(model, columns), _stored(rows, (*columns, _key(model))))
+        await connection.execute_many(_update(model, columns), _stored(model, rows, (*columns, _key(model))))
 
 
 async def delete(model: type[Model], keys: Sequence[Any]) -> None:
@@ -81,10 +79,10 @@ async def delete(model: type[Model], keys: Sequence[Any]) -> None:
         await connection.execute_many(_delete(model), [[str(key)] for key in keys])
 
 
-def _stored(rows: Sequence[Model], columns: Sequence[str]) -> list[list[Any]]:
+def _stored(model: type[Model], rows: Sequence[Any], columns: Sequence[str]) -> list[list[Any]]:
     """The values row by row, as the ORM stores them: it checks lengths, which SQLite does not."""
-    named = type(rows[0])._meta.fields_map  # noqa: SLF001 - Tortoise tells it nowhere else
-    return [[named[name].to_db_value(getattr(row, name), row) for name in columns] for row in rows]
+    named = model._meta.fields_map  # noqa: SLF001 - Tortoise tells it nowhere else
+    return [[named[name].to_db_value(getattr(row, name), model) for name in columns] for row in rows]
 
 
 def _key(model: type[Model]) -> str:

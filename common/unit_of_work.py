@@ -50,5 +50,5 @@ class UnitOfWork:
             return result, outbox
 
         result, outbox = await patiently(self._life, transact)
-        self._relay.put(outbox.rows)
+        self._relay.put(outbox.events)
         return result

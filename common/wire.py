@@ -214,9 +214,14 @@ def _read_table(table: bytes) -> Mapping[str, Any]:
                     headers[name] = _SIGNED.unpack_from(table, start + 1)[0]
                     at = start + 9
                 case _:
-                    return _any_table(table)[1]
+                    return _read_any_table(table)
     except (ValueError, IndexError, struct.error):
-        return _any_table(table)[1]
+        return _read_any_table(table)
+    return headers
+
+
+def _read_any_table(table: bytes) -> Mapping[str, Any]:
+    headers: Mapping[str, Any] = _any_table(table)[1]
     return headers
 
 
@@ -227,7 +232,7 @@ def _any_time(value: bytes) -> tuple[int, Any]:
         return 8, None
 
 
-def _any_table(value: bytes) -> tuple[int, Mapping[str, Any]]:
+def _any_table(value: bytes) -> tuple[int, Any]:
     try:
         return _strict_table(value)
     except (ValueError, OverflowError, OSError, IndexError, KeyError, RecursionError, struct.error):

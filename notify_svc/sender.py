@@ -87,7 +87,7 @@ async def _lease(now: datetime, _: Outbox) -> list[Notice]:
     for notice in notices:
         notice.attempts += 1
         notice.due_at = now + _LEASE
-    await rows.update(notices, "attempts", "due_at")
+    await rows.update(Notice, notices, "attempts", "due_at")
     return notices
 
 
@@ -132,7 +132,7 @@ async def _settle(leased: list[Notice], delivered: dict[str, bool | None], now: 
                 notice.due_at = now
             case False:
                 _put_off(notice, sent, now, outbox)
-    await rows.update(ours, "state", "attempts", "due_at", "settled_at")
+    await rows.update(Notice, ours, "state", "attempts", "due_at", "settled_at")
 
 
 def _put_off(notice: Notice, sent: Sent, now: datetime, outbox: Outbox) -> None:

@@ -63,4 +63,4 @@ class Work:
     async def save(self) -> None:
         """Write what is new: one statement per table."""
         await self._barrier.save()
-        await rows.insert(self._new)
+        await rows.insert(Notice, self._new)

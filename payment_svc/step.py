@@ -110,7 +110,7 @@ class Work:
     async def save(self) -> None:
         """Write what changed: one statement per table."""
         await self._barrier.save()
-        await rows.insert(self._new)
+        await rows.insert(Payment, self._new)
         new = {payment.payment_id for payment in self._new}
         changed = [self._payments[payment_id] for payment_id in sorted(self._changed - new)]
-        await rows.update(changed, "state", "settled_at")
+        await rows.update(Payment, changed, "state", "settled_at")

@@ -102,6 +102,8 @@ class Work:
     async def save(self) -> None:
         """Write what changed: one statement per table."""
         await self._barrier.save()
-        await rows.insert([self._wallets[user] for user in sorted(self._opened)])
-        await rows.update([self._wallets[user] for user in sorted(self._changed - self._opened)], "balance")
-        await rows.insert(self._entries)
+        await rows.insert(Wallet, [self._wallets[user] for user in sorted(self._opened)])
+        await rows.update(
+            Wallet, [self._wallets[user] for user in sorted(self._changed - self._opened)], "balance"
+        )
+        await rows.insert(LedgerEntry, self._entries)

@@ -74,6 +74,6 @@ class Work:
     async def save(self) -> None:
         """Write what changed: one statement per table."""
         await self._barrier.save()
-        await rows.insert([self._tokens[token] for token in sorted(self._new)])
+        await rows.insert(Token, [self._tokens[token] for token in sorted(self._new)])
         changed = [self._tokens[token] for token in sorted(self._changed - self._new)]
-        await rows.update(changed, "state", "payment_id", "expired_at")
+        await rows.update(Token, changed, "state", "payment_id", "expired_at")

@@ -149,9 +149,9 @@ class Work:
     async def save(self) -> None:
         """Write what changed: one statement per table and kind of change."""
         await self._barrier.save()
-        await rows.insert([self._seats[seat] for seat in sorted(self._new_seats)])
+        await rows.insert(Seat, [self._seats[seat] for seat in sorted(self._new_seats)])
         changed_seats = [self._seats[seat] for seat in sorted(self._changed_seats - self._new_seats)]
-        await rows.update(changed_seats, "reservation_id")
-        await rows.insert([self._reservations[id_] for id_ in sorted(self._new)])
+        await rows.update(Seat, changed_seats, "reservation_id")
+        await rows.insert(Reservation, [self._reservations[id_] for id_ in sorted(self._new)])
         changed = [self._reservations[id_] for id_ in sorted(self._changed - self._new)]
-        await rows.update(changed, "state", "payment_id")
+        await rows.update(Reservation, changed, "state", "payment_id")

@@ -391,7 +391,7 @@ async def test_events_that_cannot_be_stored_undo_what_they_tell_of(point: Bench)
 
     async def unit(now: object, outbox: object) -> list[Outcome]:
         outcomes = await point._unit(point.service.handle, [forward("point")])(now, outbox)  # type: ignore[arg-type]
-        outbox.rows[0].type = None  # type: ignore[attr-defined]
+        outbox.events[0].type = None  # type: ignore[attr-defined]
         return outcomes
 
     with pytest.raises(Exception) as caught:  # noqa: PT011 - each vendor in its own words

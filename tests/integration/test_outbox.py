@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from common.outbox import WINDOW, Confirmation, Confirmed, OutboxRow, Relay, Unconfirmed, Unroutable, message_id
+from common.outbox import (
+    WINDOW,
+    Confirmation,
+    Confirmed,
+    Event,
+    OutboxRow,
+    Relay,
+    Unconfirmed,
+    Unroutable,
+    message_id,
+)
 from tests.support.bench import Bench, forward
 from tests.support.eventually import eventually
 
@@ -18,25 +28,23 @@ class Broker:
     def __init__(self) -> None:
         self.published: list[str] = []
         self.largest = 0
-        self.answer: Callable[[OutboxRow], Confirmation] = lambda _: Confirmed()
+        self.answer: Callable[[Event], Confirmation] = lambda _: Confirmed()
 
-    async def publish_events(self, rows: list[OutboxRow]) -> list[Confirmation]:
-        """Publish one window."""
-        self.published += [row.key for row in rows]
-        self.largest = max(self.largest, len(rows))
-        return [self.answer(row) for row in rows]
+    async def publish_events(self, events: Sequence[Event]) -> list[Confirmation]:
+        """Publish one window; that takes a moment, as everything about a broker does."""
+        await asyncio.sleep(0)
+        self.published += [event.key for event in events]
+        self.largest = max(self.largest, len(events))
+        return [self.answer(event) for event in events]
 
 
 @contextlib.asynccontextmanager
 async def relaying(relay: Relay, broker: Broker) -> AsyncIterator[None]:
-    """Let the relay run with this broker."""
-    running = asyncio.create_task(relay.run(broker))
-    try:
+    """Let the relay run with this broker; if it breaks, so does the test, at once."""
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(relay.run(broker))
         yield
-    finally:
         running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
 
 
 async def left() -> list[str]:
@@ -131,7 +139,7 @@ async def test_rows_that_wait_for_a_broker_are_published_by_the_next_connection(
 async def test_a_connection_that_breaks_while_publishing_loses_nothing(payment: Bench) -> None:
     """What was in flight is in flight again."""
 
-    def broken(_: OutboxRow) -> Confirmation:
+    def broken(_: Event) -> Confirmation:
         raise ConnectionError("gone")
 
     broker = Broker()
