@@ -15,10 +15,11 @@ from typing import Protocol
 from tortoise import fields
 from tortoise.models import Model
 
-from common import db, rows, saga
+from common import rows, saga
 from common.messages import Body, Failed, ForwardEvent, Message, Pay, Rejected, decode_stored
 from common.outbox import Outbox
 from common.recovery import DONE, Dead, DeadLetter, Outcome, Parked
+from common.rows import Writes
 from common.unit_of_work import Batch
 
 PROTOCOL_BROKEN = "protocol_broken"
@@ -289,20 +290,13 @@ class Barrier:
         self._stage(record.answer_type, record.answer, message)
         return DONE
 
-    async def save(self) -> None:
-        """Write what changed. LostRaceError or IntegrityError if another replica was first."""
+    def save(self, writes: Writes) -> None:
+        """Note what changed: to write it fails if another replica was first (LostRaceError, IntegrityError)."""
         changed = [row for _, row in sorted(self._rows.items()) if row.state is not row.loaded]
-        await rows.insert(SagaStep, [row for row in changed if row.loaded is None])
-        commands = sorted(self._new_commands, key=lambda record: record.command_id)
-        await rows.insert(CommandRecord, commands)
+        writes.insert(SagaStep, [row for row in changed if row.loaded is None])
+        writes.insert(CommandRecord, sorted(self._new_commands, key=lambda record: record.command_id))
         undone = [row for row in changed if row.loaded is not None]
-        if undone:
-            ids = [row.saga_id for row in undone]
-            # Compare and set: `done` is the only state that is ever left.
-            won = await SagaStep.filter(saga_id__in=ids, state=State.DONE).update(state=State.UNDONE)
-            if won != len(ids):
-                raise db.LostRaceError("another replica changed a saga's row first")
-            await rows.update(SagaStep, undone, "answer_type", "answer", "changed_at")
+        writes.update(SagaStep, undone, "state", "answer_type", "answer", "changed_at", only_if="loaded")
 
     def _row(self, saga_id: str) -> _Row:
         row = self._rows.get(saga_id)
@@ -358,7 +352,7 @@ async def bury(service: str, batch: Batch[DeadLetter]) -> list[Outcome]:
     messages = [letter.message for letter in batch.messages]
     barrier = await Barrier.load(service, messages, now=batch.now, outbox=batch.outbox)
     outcomes = [barrier.dead_letter(letter) for letter in batch.messages]
-    await barrier.save()
+    barrier.save(batch.writes)
     return outcomes
 
 

@@ -20,8 +20,9 @@ from typing import Protocol
 from tortoise import fields
 from tortoise.models import Model
 
-from common import rows, saga
+from common import saga
 from common.life import Life, patiently
+from common.rows import Writes
 from common.telemetry import alarm, log, next_traceparent
 
 #: Rows published at once. Confirms may come in any order within a window.
@@ -67,9 +68,13 @@ class Event:
 
 
 class Outbox:
-    """The events that one batch emits, each once: a repetition in a batch says nothing new."""
+    """The events that one unit of work emits, each once: a repetition says nothing new.
+
+    They are written together with whatever else the unit writes: `writes`.
+    """
 
     def __init__(self, now: datetime) -> None:
+        self.writes = Writes()
         self._now = now
         self._events: dict[tuple[str, str, str], Event] = {}
 
@@ -101,8 +106,9 @@ class Outbox:
         return list(self._events.values())
 
     async def save(self) -> None:
-        """Write the events, as the last statement of the batch's transaction."""
-        await rows.insert(OutboxRow, self.events)
+        """Write the unit's rows and events, as the last statement of its transaction."""
+        self.writes.insert(OutboxRow, self.events)
+        await self.writes.flush()
 
 
 def message_id(key: str, type_: str) -> str:
@@ -220,7 +226,7 @@ class Relay:
                     log.warning("an event was not confirmed", type=event.type, saga=event.key, why=why)
                     del self._waiting[event.id]
         if published:
-            await patiently(self._life, partial(rows.delete, OutboxRow, published))
+            await patiently(self._life, partial(_forget, published))
             for event_id in published:
                 self._waiting.pop(event_id, None)
         self._watch_room()
@@ -232,6 +238,12 @@ class Relay:
             self._room.clear()
         else:
             self._room.set()
+
+
+async def _forget(ids: Sequence[uuid.UUID]) -> None:
+    writes = Writes()
+    writes.delete(OutboxRow, ids)
+    await writes.flush()
 
 
 def _event(row: OutboxRow) -> Event:

@@ -1,17 +1,22 @@
-"""Rows by the batch: each function is one statement, however many rows, and its text is always the same.
+"""Rows by the batch: one statement reads a table, one statement writes them all, and its text is always the same.
 
 The ORM would write out every row as placeholders: another text for each size of a batch, which the database parses
-and plans anew, and costs more than running it. PostgreSQL takes whole columns as arrays instead. For SQLite, which
-runs in this process, a statement for each row is cheap.
+and plans anew, and costs more than running it; and each table written is one more way to the server and back.
+PostgreSQL takes whole columns as arrays, and any number of inserts, updates and deletes as parts of one statement.
+For SQLite, which runs in this process, a statement for each row is cheap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, assert_never
 
 from tortoise import Model, connections, fields
+from tortoise.backends.base.client import BaseDBAsyncClient
+
+from common import db
 
 M = TypeVar("M", bound=Model)
 
@@ -43,46 +48,82 @@ async def find(model: type[M], keys: Collection[str], *, by: str = "", lock: boo
     return [model._init_from_db(**row) for row in found]  # noqa: SLF001 - how Tortoise itself makes what it found
 
 
-async def insert(model: type[Model], rows: Sequence[Any]) -> None:
-    """Insert rows, which have the model's columns as attributes. IntegrityError if one exists already."""
-    if not rows:
-        return
-    connection = connections.get("default")
-    columns = _insertable(model)
-    if connection.capabilities.dialect == "postgres":
-        values = [[getattr(row, name) for row in rows] for name in columns]
-        await connection.execute_query(_postgres_insert(model), values)
-    else:
-        await connection.execute_many(_insert(model), _stored(model, rows, columns))
+class Writes:
+    """What one unit of work writes: gathered while it decides, and then written at once, in this order."""
+
+    def __init__(self) -> None:
+        self._parts: dict[_Part, list[Any]] = {}
+
+    def insert(self, model: type[Model], rows: Iterable[Any]) -> None:
+        """Insert rows, which have the model's columns as attributes. IntegrityError if one exists already."""
+        self._add(_Part("insert", model, _insertable(model)), rows)
+
+    def update(self, model: type[Model], rows: Iterable[Any], *columns: str, only_if: str = "") -> None:
+        """Write these columns of rows that were read before.
+
+        `only_if` compares before it sets: the name of an attribute of the rows that holds what the column of the
+        first name in `columns` must still hold. LostRaceError if any row is no longer there or no longer so.
+        """
+        self._add(_Part("update", model, (*columns, _key(model)), only_if), rows)
+
+    def delete(self, model: type[Model], keys: Iterable[Any]) -> None:
+        """Delete the rows with these primary keys, as far as they are there."""
+        self._add(_Part("delete", model, (_key(model),)), keys)
+
+    def _add(self, part: _Part, rows: Iterable[Any]) -> None:
+        self._parts.setdefault(part, []).extend(rows)
+
+    async def flush(self) -> None:
+        """Write everything, inside the transaction of the current task."""
+        parts = {part: rows for part, rows in self._parts.items() if rows}
+        self._parts = {}
+        if not parts:
+            return
+        connection = connections.get("default")
+        if connection.capabilities.dialect == "postgres":
+            values = [column for part, rows in parts.items() for column in part.arrays(rows)]
+            (written,) = await connection.execute_query_dict(_postgres_write(tuple(parts)), values)
+            counts = [written[f"w{number}"] for number in range(len(parts))]
+        else:
+            counts = [await _write_one_by_one(connection, part, rows) for part, rows in parts.items()]
+        for (part, rows), count in zip(parts.items(), counts, strict=True):
+            if part.kind == "update" and count != len(rows):
+                raise db.LostRaceError(
+                    f"another replica changed {len(rows) - count} rows of {_table(part.model)} first"
+                )
 
 
-async def update(model: type[Model], rows: Sequence[Any], *columns: str) -> None:
-    """Write these columns of rows that the transaction has locked or compared before."""
-    if not rows:
-        return
-    connection = connections.get("default")
-    if connection.capabilities.dialect == "postgres":
-        values = [[getattr(row, name) for row in rows] for name in (*columns, _key(model))]
-        await connection.execute_query(_postgres_update(model, columns), values)
-    else:
-        await connection.execute_many(_update(model, columns), _stored(model, rows, (*columns, _key(model))))
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One kind of change of one table. The columns end with the key, where the key says which rows."""
+
+    kind: Literal["insert", "update", "delete"]
+    model: type[Model]
+    columns: tuple[str, ...]
+    only_if: str = ""
+
+    def arrays(self, rows: Sequence[Any]) -> list[list[Any]]:
+        """The values column by column."""
+        if self.kind == "delete":
+            return [list(rows)]
+        names = (*self.columns, self.only_if) if self.only_if else self.columns
+        return [[getattr(row, name) for row in rows] for name in names]
 
 
-async def delete(model: type[Model], keys: Sequence[Any]) -> None:
-    """Delete the rows with these primary keys, as far as they are there."""
-    if not keys:
-        return
-    connection = connections.get("default")
-    if connection.capabilities.dialect == "postgres":
-        await connection.execute_query(_postgres_delete(model), [keys])
-    else:
-        await connection.execute_many(_delete(model), [[str(key)] for key in keys])
-
-
-def _stored(model: type[Model], rows: Sequence[Any], columns: Sequence[str]) -> list[list[Any]]:
-    """The values row by row, as the ORM stores them: it checks lengths, which SQLite does not."""
-    named = model._meta.fields_map  # noqa: SLF001 - Tortoise tells it nowhere else
-    return [[named[name].to_db_value(getattr(row, name), model) for name in columns] for row in rows]
+async def _write_one_by_one(connection: BaseDBAsyncClient, part: _Part, rows: Sequence[Any]) -> int:
+    """Write a statement a row, and give how many rows there were."""
+    statement = _write(part)
+    if part.kind == "delete":
+        await connection.execute_many(statement, [[str(key)] for key in rows])
+        return len(rows)
+    # As the ORM stores them: it checks lengths, which SQLite does not.
+    named = part.model._meta.fields_map  # noqa: SLF001 - Tortoise tells it nowhere else
+    values = [[named[name].to_db_value(getattr(row, name), part.model) for name in part.columns] for row in rows]
+    if not part.only_if:
+        await connection.execute_many(statement, values)
+        return len(rows)
+    compared = [[*value, getattr(row, part.only_if)] for value, row in zip(values, rows, strict=True)]
+    return sum([(await connection.execute_query(statement, value))[0] for value in compared])
 
 
 def _key(model: type[Model]) -> str:
@@ -113,10 +154,6 @@ def _array(model: type[Model], number: int, column: str) -> str:
     return f"${number}::{_POSTGRES_TYPES[type(field)]}[]"
 
 
-def _arrays(model: type[Model], columns: Sequence[str]) -> str:
-    return ", ".join(_array(model, number, name) for number, name in enumerate(columns, 1))
-
-
 @cache
 def _postgres_select(model: type[Model], by: str, lock: bool) -> str:
     key = by or _key(model)
@@ -133,40 +170,50 @@ def _select(model: type[Model], by: str, count: int) -> str:
 
 
 @cache
-def _postgres_insert(model: type[Model]) -> str:
-    columns = _insertable(model)
-    return f"INSERT INTO {_table(model)} ({_list(columns)}) SELECT * FROM unnest({_arrays(model, columns)})"
+def _postgres_write(parts: tuple[_Part, ...]) -> str:
+    """One statement for all parts, which gives a row with the count of each."""
+    written: list[str] = []
+    number = 1
+    for part in parts:
+        columns = (*part.columns, part.columns[0]) if part.only_if else part.columns
+        arrays = ", ".join(_array(part.model, place, name) for place, name in enumerate(columns, number))
+        number += len(columns)
+        written.append(f"w{len(written)} AS ({_postgres_part(part, arrays)} RETURNING 1)")
+    counts = ", ".join(f"(SELECT count(*) FROM w{place}) AS w{place}" for place in range(len(parts)))
+    return f"WITH {', '.join(written)} SELECT {counts}"
+
+
+def _postgres_part(part: _Part, arrays: str) -> str:
+    table, key = _table(part.model), part.columns[-1]
+    match part.kind:
+        case "insert":
+            return f"INSERT INTO {table} ({_list(part.columns)}) SELECT * FROM unnest({arrays})"
+        case "delete":
+            return f'DELETE FROM {table} WHERE "{key}" = ANY({arrays})'
+        case "update":
+            names = _list(part.columns) + (', "was"' if part.only_if else "")
+            unchanged = f' AND old."{part.columns[0]}" = new."was"' if part.only_if else ""
+            return (
+                f"UPDATE {table} AS old SET {_assigned(part, 'new.')} "
+                f'FROM unnest({arrays}) AS new({names}) WHERE old."{key}" = new."{key}"{unchanged}'
+            )
+    assert_never(part.kind)
+
+
+def _assigned(part: _Part, source: str) -> str:
+    names = part.columns[:-1]
+    return ", ".join(f'"{name}" = {source}"{name}"' if source else f'"{name}" = ?' for name in names)
 
 
 @cache
-def _insert(model: type[Model]) -> str:
-    columns = _insertable(model)
-    return f"INSERT INTO {_table(model)} ({_list(columns)}) VALUES ({', '.join('?' * len(columns))})"
-
-
-@cache
-def _postgres_update(model: type[Model], columns: tuple[str, ...]) -> str:
-    key = _key(model)
-    written = ", ".join(f'"{name}" = new."{name}"' for name in columns)
-    return (
-        f"UPDATE {_table(model)} AS old SET {written} "
-        f"FROM unnest({_arrays(model, (*columns, key))}) AS new({_list((*columns, key))}) "
-        f'WHERE old."{key}" = new."{key}"'
-    )
-
-
-@cache
-def _update(model: type[Model], columns: tuple[str, ...]) -> str:
-    written = ", ".join(f'"{name}" = ?' for name in columns)
-    return f'UPDATE {_table(model)} SET {written} WHERE "{_key(model)}" = ?'
-
-
-@cache
-def _postgres_delete(model: type[Model]) -> str:
-    key = _key(model)
-    return f'DELETE FROM {_table(model)} WHERE "{key}" = ANY({_array(model, 1, key)})'
-
-
-@cache
-def _delete(model: type[Model]) -> str:
-    return f'DELETE FROM {_table(model)} WHERE "{_key(model)}" = ?'
+def _write(part: _Part) -> str:
+    table, key = _table(part.model), part.columns[-1]
+    match part.kind:
+        case "insert":
+            return f"INSERT INTO {table} ({_list(part.columns)}) VALUES ({', '.join('?' * len(part.columns))})"
+        case "delete":
+            return f'DELETE FROM {table} WHERE "{key}" = ?'
+        case "update":
+            unchanged = f' AND "{part.columns[0]}" = ?' if part.only_if else ""
+            return f'UPDATE {table} SET {_assigned(part, "")} WHERE "{key}" = ?{unchanged}'
+    assert_never(part.kind)

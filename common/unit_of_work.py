@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from common import db
 from common.life import Life, patiently
 from common.outbox import Outbox, Relay
+from common.rows import Writes
 
 T = TypeVar("T")
 
@@ -24,6 +25,11 @@ class Batch(Generic[T]):
     messages: Sequence[T]
     now: datetime
     outbox: Outbox
+
+    @property
+    def writes(self) -> Writes:
+        """Where to note what is to be written: all of it is written at the end, with what is emitted."""
+        return self.outbox.writes
 
 
 class UnitOfWork:

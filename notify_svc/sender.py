@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Literal, cast
 
-from common import rows
 from common.life import Life
 from common.messages import Sent
 from common.outbox import Outbox
@@ -81,13 +80,13 @@ async def deliver(life: Life, unit_of_work: UnitOfWork, channel: Channel) -> int
     return len(notices)
 
 
-async def _lease(now: datetime, _: Outbox) -> list[Notice]:
+async def _lease(now: datetime, outbox: Outbox) -> list[Notice]:
     due = Notice.filter(state=State.PENDING, due_at__lte=now).order_by("due_at").limit(_AT_ONCE)
     notices = await due.select_for_update(skip_locked=True)
     for notice in notices:
         notice.attempts += 1
         notice.due_at = now + _LEASE
-    await rows.update(Notice, notices, "attempts", "due_at")
+    outbox.writes.update(Notice, notices, "attempts", "due_at")
     return notices
 
 
@@ -132,7 +131,7 @@ async def _settle(leased: list[Notice], delivered: dict[str, bool | None], now: 
                 notice.due_at = now
             case False:
                 _put_off(notice, sent, now, outbox)
-    await rows.update(Notice, ours, "state", "attempts", "due_at", "settled_at")
+    outbox.writes.update(Notice, ours, "state", "attempts", "due_at", "settled_at")
 
 
 def _put_off(notice: Notice, sent: Sent, now: datetime, outbox: Outbox) -> None:

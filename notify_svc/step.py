@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from common import rows
 from common.barrier import Barrier
 from common.messages import Expired, Failed, Message
 from common.recovery import Outcome
+from common.rows import Writes
 from common.unit_of_work import Batch
 from notify_svc import domain
 from notify_svc.domain import Kind, State
@@ -16,7 +16,7 @@ async def handle(batch: Batch[Message]) -> list[Outcome]:
     """Do a batch inside the transaction it is given."""
     work = await Work.load(batch)
     outcomes = [work.decide(message) for message in batch.messages]
-    await work.save()
+    work.save(batch.writes)
     return outcomes
 
 
@@ -60,7 +60,7 @@ class Work:
         )
         self._new.append(notice)
 
-    async def save(self) -> None:
-        """Write what is new: one statement per table."""
-        await self._barrier.save()
-        await rows.insert(Notice, self._new)
+    def save(self, writes: Writes) -> None:
+        """Note what is new."""
+        self._barrier.save(writes)
+        writes.insert(Notice, self._new)

@@ -6,6 +6,7 @@ from common import rows, saga
 from common.barrier import PROTOCOL_BROKEN, Barrier, Broken
 from common.messages import Body, Cancelled, Completed, Expired, Failed, Message, Paid, Pay
 from common.recovery import DONE, Outcome, Parked
+from common.rows import Writes
 from common.unit_of_work import Batch
 from payment_svc import domain
 from payment_svc.domain import State
@@ -16,7 +17,7 @@ async def handle(batch: Batch[Message], rules: domain.Rules) -> list[Outcome]:
     """Do a batch inside the transaction it is given."""
     work = await Work.load(batch, rules)
     outcomes = [work.decide(message) for message in batch.messages]
-    await work.save()
+    work.save(batch.writes)
     return outcomes
 
 
@@ -107,10 +108,10 @@ class Work:
         payment.settled_at = self._now
         self._changed.add(payment.payment_id)
 
-    async def save(self) -> None:
-        """Write what changed: one statement per table."""
-        await self._barrier.save()
-        await rows.insert(Payment, self._new)
+    def save(self, writes: Writes) -> None:
+        """Note what changed."""
+        self._barrier.save(writes)
+        writes.insert(Payment, self._new)
         new = {payment.payment_id for payment in self._new}
         changed = [self._payments[payment_id] for payment_id in sorted(self._changed - new)]
-        await rows.update(Payment, changed, "state", "settled_at")
+        writes.update(Payment, changed, "state", "settled_at")

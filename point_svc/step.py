@@ -6,6 +6,7 @@ from common import rows
 from common.barrier import Barrier
 from common.messages import Body, Confirmed, Deducted, Failed, Message, Restored, ToppedUp, TopUp
 from common.recovery import Outcome
+from common.rows import Writes
 from common.unit_of_work import Batch
 from point_svc import domain
 from point_svc.models import Kind, LedgerEntry, Wallet
@@ -15,7 +16,7 @@ async def handle(batch: Batch[Message]) -> list[Outcome]:
     """Do a batch inside the transaction it is given."""
     work = await Work.load(batch)
     outcomes = [work.decide(message) for message in batch.messages]
-    await work.save()
+    work.save(batch.writes)
     return outcomes
 
 
@@ -99,11 +100,9 @@ class Work:
         self._changed.add(user_id)
         wallet.balance = balance
 
-    async def save(self) -> None:
-        """Write what changed: one statement per table."""
-        await self._barrier.save()
-        await rows.insert(Wallet, [self._wallets[user] for user in sorted(self._opened)])
-        await rows.update(
-            Wallet, [self._wallets[user] for user in sorted(self._changed - self._opened)], "balance"
-        )
-        await rows.insert(LedgerEntry, self._entries)
+    def save(self, writes: Writes) -> None:
+        """Note what changed."""
+        self._barrier.save(writes)
+        writes.insert(Wallet, [self._wallets[user] for user in sorted(self._opened)])
+        writes.update(Wallet, [self._wallets[user] for user in sorted(self._changed - self._opened)], "balance")
+        writes.insert(LedgerEntry, self._entries)

@@ -6,6 +6,7 @@ from common import rows
 from common.barrier import Barrier, Broken
 from common.messages import Body, Deducted, Enter, Entered, Expired, Failed, Message
 from common.recovery import Outcome
+from common.rows import Writes
 from common.unit_of_work import Batch
 from queue_svc import domain
 from queue_svc.domain import State
@@ -16,7 +17,7 @@ async def handle(batch: Batch[Message]) -> list[Outcome]:
     """Do a batch inside the transaction it is given."""
     work = await Work.load(batch)
     outcomes = [work.decide(message) for message in batch.messages]
-    await work.save()
+    work.save(batch.writes)
     return outcomes
 
 
@@ -71,9 +72,9 @@ class Work:
         self._new.add(command.token)
         return Entered(token=command.token, user_id=command.user_id)
 
-    async def save(self) -> None:
-        """Write what changed: one statement per table."""
-        await self._barrier.save()
-        await rows.insert(Token, [self._tokens[token] for token in sorted(self._new)])
+    def save(self, writes: Writes) -> None:
+        """Note what changed."""
+        self._barrier.save(writes)
+        writes.insert(Token, [self._tokens[token] for token in sorted(self._new)])
         changed = [self._tokens[token] for token in sorted(self._changed - self._new)]
-        await rows.update(Token, changed, "state", "payment_id", "expired_at")
+        writes.update(Token, changed, "state", "payment_id", "expired_at")

@@ -8,6 +8,7 @@ from common import db, rows
 from common.barrier import Barrier
 from common.messages import Body, Confirmed, Failed, Held, Hold, Message, Paid, Reverted
 from common.recovery import Outcome
+from common.rows import Writes
 from common.unit_of_work import Batch
 from reservation_svc import domain
 from reservation_svc.domain import State
@@ -18,7 +19,7 @@ async def handle(batch: Batch[Message], hold_for: timedelta) -> list[Outcome]:
     """Do a batch inside the transaction it is given. `hold_for`: how long a hold lasts that does not say."""
     work = await Work.load(batch, hold_for)
     outcomes = [work.decide(message) for message in batch.messages]
-    await work.save()
+    work.save(batch.writes)
     return outcomes
 
 
@@ -146,12 +147,12 @@ class Work:
         seat.reservation_id = reservation_id
         self._changed_seats.add(name)
 
-    async def save(self) -> None:
-        """Write what changed: one statement per table and kind of change."""
-        await self._barrier.save()
-        await rows.insert(Seat, [self._seats[seat] for seat in sorted(self._new_seats)])
+    def save(self, writes: Writes) -> None:
+        """Note what changed."""
+        self._barrier.save(writes)
+        writes.insert(Seat, [self._seats[seat] for seat in sorted(self._new_seats)])
         changed_seats = [self._seats[seat] for seat in sorted(self._changed_seats - self._new_seats)]
-        await rows.update(Seat, changed_seats, "reservation_id")
-        await rows.insert(Reservation, [self._reservations[id_] for id_ in sorted(self._new)])
+        writes.update(Seat, changed_seats, "reservation_id")
+        writes.insert(Reservation, [self._reservations[id_] for id_ in sorted(self._new)])
         changed = [self._reservations[id_] for id_ in sorted(self._changed - self._new)]
-        await rows.update(Reservation, changed, "state", "payment_id")
+        writes.update(Reservation, changed, "state", "payment_id")

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from tortoise import connections
 from tortoise.context import TortoiseContext
 from tortoise.migrations.autodetector import MigrationAutodetector
 
-from common import db, rows, saga
+from common import db, saga
 from common.barrier import SagaStep
 from common.db import Fault
 from common.life import Life, patiently
 from common.outbox import Outbox, OutboxRow, Relay
 from common.recovery import DONE
+from common.rows import Writes
 from common.unit_of_work import UnitOfWork
 from payment_svc.models import Payment
 from point_svc.models import Wallet
@@ -50,6 +51,13 @@ def payment_row(**changes: object) -> Payment:
     return Payment(**fields | changes)
 
 
+async def inserted(payments: Sequence[Payment]) -> None:
+    """Insert payments as a batch does."""
+    writes = Writes()
+    writes.insert(Payment, payments)
+    await writes.flush()
+
+
 async def fault_of(work: Callable[[], Awaitable[object]]) -> Fault:
     """What the error means that `work` ends in, in a transaction of its own."""
     try:
@@ -67,7 +75,7 @@ async def fault_of(work: Callable[[], Awaitable[object]]) -> Fault:
 async def test_a_row_that_is_there_already_is_a_lost_race() -> None:
     """Another replica was first; looking again gives the answer."""
     await payment_row().save()
-    assert await fault_of(lambda: rows.insert(Payment, [payment_row()])) is Fault.RACE
+    assert await fault_of(lambda: inserted([payment_row()])) is Fault.RACE
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,7 @@ async def test_a_row_that_is_there_already_is_a_lost_race() -> None:
 @pytest.mark.usefixtures("payment")
 async def test_a_text_that_is_too_long_can_never_be_stored(change: dict[str, str]) -> None:
     """Trying again is in vain, on every vendor: SQLite would not even mind."""
-    assert await fault_of(lambda: rows.insert(Payment, [payment_row(**change)])) is Fault.DATA
+    assert await fault_of(lambda: inserted([payment_row(**change)])) is Fault.DATA
     assert await Payment.all().count() == 0
 
 
@@ -86,20 +94,20 @@ async def test_a_text_that_is_too_long_can_never_be_stored(change: dict[str, str
 @pytest.mark.usefixtures("payment")
 async def test_a_number_that_is_out_of_range_can_never_be_stored(amount: int) -> None:
     """Taken for a database that is away, one such number would stop the whole service for ever."""
-    assert await fault_of(lambda: rows.insert(Payment, [payment_row(amount=amount)])) is Fault.DATA
+    assert await fault_of(lambda: inserted([payment_row(amount=amount)])) is Fault.DATA
 
 
 @pytest.mark.usefixtures("payment")
 async def test_a_text_that_cannot_be_encoded_can_never_be_stored() -> None:
     """Messages with such texts are refused before; this is the second net."""
-    assert await fault_of(lambda: rows.insert(Payment, [payment_row(user_id="\ud800")])) is Fault.DATA
+    assert await fault_of(lambda: inserted([payment_row(user_id="\ud800")])) is Fault.DATA
 
 
 @pytest.mark.postgres_only
 @pytest.mark.usefixtures("payment")
 async def test_a_null_character_can_never_be_stored() -> None:
     """PostgreSQL has no such character; SQLite keeps it."""
-    assert await fault_of(lambda: rows.insert(Payment, [payment_row(user_id="a\0b")])) is Fault.DATA
+    assert await fault_of(lambda: inserted([payment_row(user_id="a\0b")])) is Fault.DATA
 
 
 @pytest.mark.parametrize("statement", ["SELECT * FROM nowhere", "SELEKT 1"])
@@ -130,7 +138,7 @@ def test_an_error_that_wraps_another_means_what_that_one_means() -> None:
 @pytest.mark.usefixtures("payment")
 async def test_a_deadlock_is_a_lost_race() -> None:
     """PostgreSQL undoes one of the two; that one simply does it again."""
-    await rows.insert(Payment, [payment_row(), payment_row(payment_id="p-2")])
+    await inserted([payment_row(), payment_row(payment_id="p-2")])
     both = asyncio.Barrier(2)
     faults: list[Fault] = []
 
@@ -330,7 +338,7 @@ async def test_a_file_that_cannot_be_written_is_a_database_that_is_away(pragma: 
     """A full disk, or one that went read-only, is mended by a person while the messages wait."""
     await connections.get("default").execute_query(f"PRAGMA {pragma}")
     payments = [payment_row(payment_id=f"p-{number}") for number in range(2000)]
-    assert await fault_of(lambda: rows.insert(Payment, payments)) is Fault.AWAY
+    assert await fault_of(lambda: inserted(payments)) is Fault.AWAY
 
 
 @pytest.mark.sqlite_only

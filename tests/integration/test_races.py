@@ -41,6 +41,7 @@ class Replica:
 
         async def unit(now: datetime, outbox: Outbox) -> list[Outcome]:
             outcomes = await self._bench.service.handle(Batch(self._messages, now, outbox))
+            await outbox.writes.flush()
             self.written.set()
             await self.commit.wait()
             return outcomes
