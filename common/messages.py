@@ -351,9 +351,7 @@ def _read_json(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise Malformed("not_utf8", f"byte {error.start} is not UTF-8") from None
     try:
-        document = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
-        )
+        document = _JSON.decode(text)
     except Malformed:
         raise
     except RecursionError:
@@ -362,7 +360,8 @@ def _read_json(body: bytes) -> dict[str, Any]:
         raise Malformed("not_json", str(error)[:MAX_DETAIL]) from None
     if not isinstance(document, dict):
         raise Malformed("not_an_object", f"expected a JSON object, got {type(document).__name__}")
-    if _depth(document, MAX_DEPTH) > MAX_DEPTH:
+    is_flat = text.count("{") == 1 and "[" not in text
+    if not is_flat and _depth(document, MAX_DEPTH) > MAX_DEPTH:
         raise Malformed("not_json", f"nested deeper than {MAX_DEPTH} levels")
     if "\\u" in text:
         _refuse_lone_surrogates(document)
@@ -395,6 +394,9 @@ def _finite(digits: str) -> float:
 
 def _refuse_constant(name: str) -> None:
     raise Malformed("not_json", f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _refuse_lone_surrogates(document: dict[str, Any]) -> None:

@@ -11,10 +11,9 @@ import asyncio
 import contextlib
 import dataclasses
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Protocol
 
 from tortoise import fields
@@ -29,6 +28,7 @@ from common.telemetry import alarm, log, next_traceparent
 WINDOW = 500
 #: A row is the sweeper's only after this long; until then its own process has it in hand.
 GRACE = timedelta(seconds=10)
+_SECONDS_TO_FORGET = 0.2
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://concert-saga.example/messages")
 
 
@@ -76,6 +76,7 @@ class Outbox:
     def __init__(self, now: datetime) -> None:
         self.writes = Writes()
         self._now = now
+        self._then: list[Callable[[], None]] = []
         self._events: dict[tuple[str, str, str], Event] = {}
 
     def stage(self, type_: str, key: str, body: str, traceparent: str | None) -> None:
@@ -104,6 +105,15 @@ class Outbox:
     def events(self) -> list[Event]:
         """What was staged, in order."""
         return list(self._events.values())
+
+    def once_committed(self, then: Callable[[], None]) -> None:
+        """Call `then` when the unit is committed, and never if it is not."""
+        self._then.append(then)
+
+    def committed(self) -> None:
+        """The unit is committed."""
+        for then in self._then:
+            then()
 
     async def save(self) -> None:
         """Write the unit's rows and events, as the last statement of its transaction."""
@@ -145,12 +155,17 @@ class Publisher(Protocol):
 
 
 class Relay:
-    """Publishes committed rows and forgets them when confirmed. One per process; outlives the connections."""
+    """Publishes committed events and forgets them when confirmed. One per process; outlives the connections.
+
+    To forget is to delete the row. Units of work take that along with what they write, so that it costs no
+    transaction of its own; where none comes by, the relay does it.
+    """
 
     def __init__(self, limit: int, life: Life) -> None:
         self._limit = limit
         self._life = life
         self._waiting: dict[uuid.UUID, Event] = {}
+        self._confirmed: dict[uuid.UUID, None] = {}
         self._left_behind = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -171,6 +186,15 @@ class Relay:
             self._idle.clear()
         self._watch_room()
 
+    def confirmed(self) -> list[uuid.UUID]:
+        """The rows that a transaction may delete: their events are confirmed."""
+        return list(self._confirmed)
+
+    def forgotten(self, ids: Iterable[uuid.UUID]) -> None:
+        """These rows are deleted."""
+        for row_id in ids:
+            self._confirmed.pop(row_id, None)
+
     async def has_room(self, *, seconds: float) -> bool:
         """Wait, for so long at most, until the outbox is not too far behind to take more messages."""
         if not self._room.is_set():
@@ -188,17 +212,33 @@ class Relay:
         if self._waiting:
             self._wake.set()
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SECONDS_TO_FORGET if self._confirmed else None):
+                    await self._wake.wait()
+            if not self._wake.is_set():
+                await self._forget()
             self._wake.clear()
             while self._waiting:
                 await self._publish(publisher, list(self._waiting.values())[:WINDOW])
-            self._idle.set()
+            if not self._confirmed:
+                self._idle.set()
+
+    async def _forget(self) -> None:
+        ids = self.confirmed()
+
+        async def delete() -> None:
+            writes = Writes()
+            writes.delete(OutboxRow, ids)
+            await writes.flush()
+
+        await patiently(self._life, delete)
+        self.forgotten(ids)
 
     async def sweep(self) -> None:
         """Take up the rows that are overdue: left by a crash, a lost confirm or a missing route."""
         now = datetime.now(UTC)
         overdue = await OutboxRow.filter(due_at__lte=now).order_by("due_at").limit(WINDOW)
-        fresh = [row for row in overdue if row.id not in self._waiting]
+        fresh = [row for row in overdue if row.id not in self._waiting and row.id not in self._confirmed]
         if fresh:
             # Another replica's sweeper looks elsewhere meanwhile; if both take a row, it is only said twice.
             ids = [row.id for row in fresh]
@@ -211,24 +251,18 @@ class Relay:
 
     async def _publish(self, publisher: Publisher, window: list[Event]) -> None:
         confirmations = await publisher.publish_events(window)
-        published = []
         for event, confirmation in zip(window, confirmations, strict=True):
             match confirmation:
                 case Confirmed():
-                    published.append(event.id)
+                    self._confirmed[event.id] = None
                 case Unroutable():
                     # It stays in the table, and the sweeper tries again until somebody has mended the binding.
                     alarm(
                         "an event has nowhere to go: declare the topology again", type=event.type, saga=event.key
                     )
-                    del self._waiting[event.id]
                 case Unconfirmed(why=why):
                     log.warning("an event was not confirmed", type=event.type, saga=event.key, why=why)
-                    del self._waiting[event.id]
-        if published:
-            await patiently(self._life, partial(_forget, published))
-            for event_id in published:
-                self._waiting.pop(event_id, None)
+            del self._waiting[event.id]
         self._watch_room()
 
     def _watch_room(self) -> None:
@@ -238,12 +272,6 @@ class Relay:
             self._room.clear()
         else:
             self._room.set()
-
-
-async def _forget(ids: Sequence[uuid.UUID]) -> None:
-    writes = Writes()
-    writes.delete(OutboxRow, ids)
-    await writes.flush()
 
 
 def _event(row: OutboxRow) -> Event:

@@ -8,6 +8,7 @@ For SQLite, which runs in this process, a statement for each row is cheap.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -44,7 +45,7 @@ async def find(model: type[M], keys: Collection[str], *, by: str = "", lock: boo
     if connection.capabilities.dialect == "postgres":
         found = await connection.execute_query_dict(_postgres_select(model, by, lock), [wanted])
     else:
-        found = await connection.execute_query_dict(_select(model, by, len(wanted)), wanted)
+        found = await connection.execute_query_dict(_select(model, by), [json.dumps(wanted)])
     return [model._init_from_db(**row) for row in found]  # noqa: SLF001 - how Tortoise itself makes what it found
 
 
@@ -114,8 +115,8 @@ async def _write_one_by_one(connection: BaseDBAsyncClient, part: _Part, rows: Se
     """Write a statement a row, and give how many rows there were."""
     statement = _write(part)
     if part.kind == "delete":
-        await connection.execute_many(statement, [[str(key)] for key in rows])
-        return len(rows)
+        # One statement, since outside of a transaction many would have to be one, and must not be cancelled.
+        return (await connection.execute_query(statement, [json.dumps([str(key) for key in rows])]))[0]
     # As the ORM stores them: it checks lengths, which SQLite does not.
     named = part.model._meta.fields_map  # noqa: SLF001 - Tortoise tells it nowhere else
     values = [[named[name].to_db_value(getattr(row, name), part.model) for name in part.columns] for row in rows]
@@ -163,10 +164,13 @@ def _postgres_select(model: type[Model], by: str, lock: bool) -> str:
     )
 
 
-def _select(model: type[Model], by: str, count: int) -> str:
+@cache
+def _select(model: type[Model], by: str) -> str:
     key = by or _key(model)
-    places = ", ".join("?" * count)
-    return f'SELECT {_list(_columns(model))} FROM {_table(model)} WHERE "{key}" IN ({places}) ORDER BY "{key}"'
+    return (
+        f"SELECT {_list(_columns(model))} FROM {_table(model)} "
+        f'WHERE "{key}" IN (SELECT value FROM json_each(?)) ORDER BY "{key}"'
+    )
 
 
 @cache
@@ -212,7 +216,7 @@ def _write(part: _Part) -> str:
         case "insert":
             return f"INSERT INTO {table} ({_list(part.columns)}) VALUES ({', '.join('?' * len(part.columns))})"
         case "delete":
-            return f'DELETE FROM {table} WHERE "{key}" = ?'
+            return f'DELETE FROM {table} WHERE "{key}" IN (SELECT value FROM json_each(?))'
         case "update":
             unchanged = f' AND "{part.columns[0]}" = ?' if part.only_if else ""
             return f'UPDATE {table} SET {_assigned(part, "")} WHERE "{key}" = ?{unchanged}'

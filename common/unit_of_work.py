@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from common import db
 from common.life import Life, patiently
-from common.outbox import Outbox, Relay
+from common.outbox import Outbox, OutboxRow, Relay
 from common.rows import Writes
 
 T = TypeVar("T")
@@ -50,11 +50,15 @@ class UnitOfWork:
         async def transact() -> tuple[T, Outbox]:
             now = datetime.now(UTC)
             outbox = Outbox(now)
+            confirmed = self._relay.confirmed()
             async with db.transaction():
                 result = await unit(now, outbox)
+                outbox.writes.delete(OutboxRow, confirmed)
                 await outbox.save()
+            self._relay.forgotten(confirmed)
             return result, outbox
 
         result, outbox = await patiently(self._life, transact)
         self._relay.put(outbox.events)
+        outbox.committed()
         return result

@@ -9,6 +9,7 @@ from pydantic_settings import NoDecode
 from common import runner
 from common.settings import Settings, load
 from notify_svc import dead_letter, sender, step
+from notify_svc.handover import Handover
 
 
 def _split(value: object) -> object:
@@ -29,11 +30,12 @@ def service(settings: NotifySettings) -> runner.Service:
         channel = sender.to_urls(settings.notify_urls) if settings.notify_urls else sender.to_log
     except ValueError as error:
         raise SystemExit(f"wrong setting: {error}") from None
+    handover = Handover()
     return runner.Service(
         "notify",
-        handle=step.handle,
+        handle=partial(step.handle, handover=handover),
         dead_letter=dead_letter.handle,
-        background=partial(sender.run, channel=channel),
+        background=partial(sender.run, channel=channel, handover=handover),
     )
 
 

@@ -7,10 +7,13 @@ one sends the notice again: towards mail and chat that is all that can be promis
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal, cast
 
+from common import rows
 from common.life import Life
 from common.messages import Sent
 from common.outbox import Outbox
@@ -18,12 +21,10 @@ from common.telemetry import alarm, log
 from common.unit_of_work import UnitOfWork
 from notify_svc import domain
 from notify_svc.domain import State
+from notify_svc.handover import LEASE, SECONDS_PER_NOTICE, Handover
 from notify_svc.models import Notice
 
-_AT_ONCE = 50
-_SECONDS_PER_NOTICE = 30
-#: Longer than a round can take, so that no other sender takes up what is being sent.
-_LEASE = timedelta(seconds=2 * _SECONDS_PER_NOTICE)
+_AT_ONCE = 200
 _IDLE_SECONDS = 0.5
 #: When the service is to stop, what is being sent gets this long.
 _SECONDS_TO_FINISH = 3
@@ -57,27 +58,40 @@ def to_urls(urls: tuple[str, ...]) -> Channel:
     return send
 
 
-async def run(life: Life, unit_of_work: UnitOfWork, channel: Channel) -> None:
-    """Deliver what is due until the service is to stop."""
-    while not life.is_stopping():
-        try:
-            full = await deliver(life, unit_of_work, channel) == _AT_ONCE
-        except Exception:  # noqa: BLE001 - whatever it was, the notices are still in the database
-            if life.is_stopping():
-                return
-            log.exception("the sender stumbled; its notices are sent again when their lease is over")
-            full = False
-        if not full:
-            await life.pause(_IDLE_SECONDS)
+async def run(life: Life, unit_of_work: UnitOfWork, channel: Channel, handover: Handover) -> None:
+    """Deliver what is handed over, and what is due in the database, until the service is to stop."""
+    handover.open(has_sender=True)
+    try:
+        looked_at = -math.inf
+        while not life.is_stopping():
+            try:
+                if fresh := handover.take(_AT_ONCE, datetime.now(UTC)):
+                    await _deliver(life, unit_of_work, channel, fresh)
+                if time.monotonic() - looked_at >= _IDLE_SECONDS:
+                    looked_at = (
+                        time.monotonic() if await deliver(life, unit_of_work, channel) < _AT_ONCE else -math.inf
+                    )
+            except Exception:  # noqa: BLE001 - whatever it was, the notices are still in the database
+                if life.is_stopping():
+                    return
+                log.exception("the sender stumbled; its notices are sent again when their lease is over")
+                looked_at = time.monotonic()
+            await handover.wait(max(0, looked_at + _IDLE_SECONDS - time.monotonic()))
+    finally:
+        handover.open(has_sender=False)
 
 
 async def deliver(life: Life, unit_of_work: UnitOfWork, channel: Channel) -> int:
-    """Deliver one round of due notices, and tell how many they were."""
+    """Deliver one round of notices that are due in the database, and tell how many they were."""
     notices = await unit_of_work.run(_lease)
     if notices:
-        delivered = await _send_all(life, notices, channel)
-        await unit_of_work.run(lambda now, outbox: _settle(notices, delivered, now, outbox))
+        await _deliver(life, unit_of_work, channel, notices)
     return len(notices)
+
+
+async def _deliver(life: Life, unit_of_work: UnitOfWork, channel: Channel, leased: list[Notice]) -> None:
+    delivered = await _send_all(life, leased, channel)
+    await unit_of_work.run(lambda now, outbox: _settle(leased, delivered, now, outbox))
 
 
 async def _lease(now: datetime, outbox: Outbox) -> list[Notice]:
@@ -85,7 +99,7 @@ async def _lease(now: datetime, outbox: Outbox) -> list[Notice]:
     notices = await due.select_for_update(skip_locked=True)
     for notice in notices:
         notice.attempts += 1
-        notice.due_at = now + _LEASE
+        notice.due_at = now + LEASE
     outbox.writes.update(Notice, notices, "attempts", "due_at")
     return notices
 
@@ -95,7 +109,7 @@ async def _send_all(life: Life, notices: list[Notice], channel: Channel) -> dict
 
     async def send(notice: Notice) -> bool:
         try:
-            async with asyncio.timeout(_SECONDS_PER_NOTICE):
+            async with asyncio.timeout(SECONDS_PER_NOTICE):
                 return await channel(notice)
         except Exception as error:  # noqa: BLE001 - a channel may fail in any way; it is retried
             log.warning("a notice could not be delivered", saga=notice.saga_id, error=str(error)[:200])
@@ -115,9 +129,11 @@ async def _send_all(life: Life, notices: list[Notice], channel: Channel) -> dict
 
 async def _settle(leased: list[Notice], delivered: dict[str, bool | None], now: datetime, outbox: Outbox) -> None:
     attempts = {notice.saga_id: notice.attempts for notice in leased}
-    found = Notice.filter(saga_id__in=sorted(attempts), state=State.PENDING).order_by("saga_id")
+    found = await rows.find(Notice, attempts, lock=True)
     # One whose lease ran out is somebody else's now: its count of attempts has moved on.
-    ours = [notice for notice in await found.select_for_update() if notice.attempts == attempts[notice.saga_id]]
+    ours = [
+        notice for notice in found if (notice.state, notice.attempts) == (State.PENDING, attempts[notice.saga_id])
+    ]
     for notice in ours:
         kind = cast("Literal['completed', 'failed']", notice.kind)
         sent = Sent(payment_id=notice.saga_id, user_id=notice.user_id, kind=kind, sent_at=now)

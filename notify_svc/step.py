@@ -9,30 +9,34 @@ from common.rows import Writes
 from common.unit_of_work import Batch
 from notify_svc import domain
 from notify_svc.domain import Kind, State
+from notify_svc.handover import LEASE, Handover
 from notify_svc.models import Notice
 
 
-async def handle(batch: Batch[Message]) -> list[Outcome]:
-    """Do a batch inside the transaction it is given."""
-    work = await Work.load(batch)
+async def handle(batch: Batch[Message], handover: Handover) -> list[Outcome]:
+    """Do a batch inside the transaction it is given, and hand its notices over once they are committed."""
+    work = await Work.load(batch, leased=handover.is_open)
     outcomes = [work.decide(message) for message in batch.messages]
     work.save(batch.writes)
+    if work.leased:
+        batch.outbox.once_committed(lambda: handover.put(work.notices))
     return outcomes
 
 
 class Work:
     """The rows of one batch, and what is decided over them."""
 
-    def __init__(self, batch: Batch[Message], barrier: Barrier) -> None:
+    def __init__(self, batch: Batch[Message], barrier: Barrier, *, leased: bool) -> None:
+        self.notices: list[Notice] = []
+        self.leased = leased
         self._now = batch.now
         self._barrier = barrier
-        self._new: list[Notice] = []
 
     @classmethod
-    async def load(cls, batch: Batch[Message]) -> Work:
-        """Read the sagas of all messages at once."""
+    async def load(cls, batch: Batch[Message], *, leased: bool) -> Work:
+        """Read the sagas of all messages at once. `leased`: the sender of this process will have the notices."""
         barrier = await Barrier.load("notify", batch.messages, now=batch.now, outbox=batch.outbox)
-        return cls(batch, barrier)
+        return cls(batch, barrier, leased=leased)
 
     def decide(self, message: Message) -> Outcome:
         """What becomes of one message."""
@@ -55,12 +59,13 @@ class Work:
             kind=kind,
             text=text,
             state=State.PENDING,
-            due_at=self._now,
+            attempts=1 if self.leased else 0,
+            due_at=self._now + LEASE if self.leased else self._now,
             traceparent=message.traceparent,
         )
-        self._new.append(notice)
+        self.notices.append(notice)
 
     def save(self, writes: Writes) -> None:
         """Note what is new."""
         self._barrier.save(writes)
-        writes.insert(Notice, self._new)
+        writes.insert(Notice, self.notices)
