@@ -23,7 +23,6 @@ from common.rows import Writes
 from common.unit_of_work import Batch
 
 PROTOCOL_BROKEN = "protocol_broken"
-_OF_A_SAGA = (Pay, ForwardEvent, Failed)
 
 
 class State(StrEnum):
@@ -167,9 +166,11 @@ class Barrier:
     async def load(cls, service: str, messages: Sequence[Message], *, now: datetime, outbox: Outbox) -> Barrier:
         """Read the rows of every saga and command in `messages`: at most one statement for each table."""
         barrier = cls(service, now, outbox)
-        sagas = {message.key for message in messages if isinstance(message.body, _OF_A_SAGA)}
-        commands = {message.key for message in messages if not isinstance(message.body, _OF_A_SAGA)}
-        barrier._failing = {message.key for message in messages if isinstance(message.body, Failed)}
+        sagas = {message.key for message in messages if saga.is_of_a_saga(message.type)}
+        commands = {message.key for message in messages if not saga.is_of_a_saga(message.type)}
+        barrier._failing = {
+            message.key for message in messages if saga.binding_of(message.type) == saga.ANY_FAILED
+        }
         for row in await rows.find(SagaStep, sagas):
             state = State(row.state)
             barrier._rows[row.saga_id] = _Row(

@@ -37,6 +37,9 @@ _CONNECTION = "default"
 #: Any number will do, as long as every replica of a service uses the same.
 _MIGRATION_LOCK = 5_063_170_211
 _SECONDS_TO_ANSWER = 5
+#: All that a batch reads and writes goes by a key. PostgreSQL keeps the plan of a statement, and one made while a
+#: table was empty would go on to read the whole of it; and compiling a plan takes longer than running ours.
+_POSTGRES_SETTINGS = {"enable_seqscan": "off", "jit": "off"}
 #: How every SQLite file begins that is not empty (https://sqlite.org/fileformat.html).
 _SQLITE_MAGIC = b"SQLite format 3\0"
 
@@ -167,7 +170,8 @@ def _connection(url: str) -> dict[str, Any]:
     else:
         # A database that answers nothing at all is away: no statement of ours takes half a minute.
         defaults = {"minsize": "1", "maxsize": "5", "command_timeout": "30"}
-        connection["credentials"] = defaults | options | {"connection_class": _Connection}
+        ours = {"connection_class": _Connection, "server_settings": _POSTGRES_SETTINGS}
+        connection["credentials"] = defaults | options | ours
     return connection
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -103,8 +103,8 @@ class ForwardEvent(Body):
 
     @classmethod
     def after(cls, previous: Pay | ForwardEvent, **when: datetime) -> Self:
-        """The event that follows `previous`, with everything that it carried."""
-        return cls.model_validate(dict(iter(previous)) | when)
+        """The event that follows `previous`, with everything that it carried, which was read strictly before."""
+        return cast("Self", cls.model_construct(**(dict(iter(previous)) | when)))
 
 
 class Paid(ForwardEvent):

@@ -49,6 +49,11 @@ async def find(model: type[M], keys: Collection[str], *, by: str = "", lock: boo
     return [model._init_from_db(**row) for row in found]  # noqa: SLF001 - how Tortoise itself makes what it found
 
 
+def new(model: type[M], **values: Any) -> M:  # noqa: ANN401 - as the model's fields say
+    """A row that is not in the database yet: as the model's constructor makes it, at a quarter of the cost."""
+    return model._init_from_db(**(_nothing(model) | values))  # noqa: SLF001 - as above
+
+
 class Writes:
     """What one unit of work writes: gathered while it decides, and then written at once, in this order."""
 
@@ -137,6 +142,13 @@ def _table(model: type[Model]) -> str:
 
 def _columns(model: type[Model]) -> tuple[str, ...]:
     return tuple(model._meta.fields_db_projection)  # noqa: SLF001 - as above
+
+
+@cache
+def _nothing(model: type[Model]) -> dict[str, Any]:
+    """A value for every column that is not said: the field's default."""
+    named = model._meta.fields_map  # noqa: SLF001 - as above
+    return {name: named[name].default for name in _columns(model)}
 
 
 @cache

@@ -169,6 +169,12 @@ def binding_of(key: str) -> str:
 
 
 @cache
+def is_of_a_saga(key: str) -> bool:
+    """Whether messages of this type belong to a saga; the others are commands beside it."""
+    return all(command.on != key for command in COMMANDS)
+
+
+@cache
 def takes(service: str, key: str) -> bool:
     """Whether a service has anything to do with messages of this type."""
     return binding_of(key) in (*command_keys(service), *event_keys(service))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common import rows
 from common.barrier import Barrier
 from common.messages import Expired, Failed, Message
 from common.recovery import Outcome
@@ -53,7 +54,8 @@ class Work:
 
     def _note(self, message: Message, kind: Kind, text: str) -> None:
         assert isinstance(message.body, Expired | Failed)
-        notice = Notice(
+        notice = rows.new(
+            Notice,
             saga_id=message.key,
             user_id=message.body.user_id,
             kind=kind,

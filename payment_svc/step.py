@@ -57,7 +57,8 @@ class Work:
         deadline = domain.pay(command.amount, command.expires_at, rules=self._rules, now=self._now)
         if isinstance(deadline, domain.Refusal):
             return deadline
-        payment = Payment(
+        payment = rows.new(
+            Payment,
             payment_id=command.payment_id,
             user_id=command.user_id,
             reservation_id=command.reservation_id,

@@ -89,7 +89,8 @@ class Work:
         if wallet is None:
             wallet = self._wallets[user_id] = Wallet(user_id=user_id, balance=0)
             self._opened.add(user_id)
-        entry = LedgerEntry(
+        entry = rows.new(
+            LedgerEntry,
             saga_id=saga_id,
             kind=kind,
             user_id=user_id,
