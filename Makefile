@@ -101,7 +101,7 @@ imports: setup ## Who may import whom
 
 .PHONY: generated
 generated: setup ## Whether the generated files are fresh
-	@$(PY) -m tools.generate --check
+	@$(PY) -m tools.generate --check && $(PY) -m benchmarks.report --check
 
 .PHONY: generate
 generate: setup ## Write the generated files anew
@@ -116,6 +116,33 @@ migrations: setup ## Write migrations for tables that changed
 explore: setup ## Search every interleaving of the production code for a broken promise (minutes)
 	@$(PY) -m proof.explorer
 
+PEERS := .venv-peers/requirements-installed
+
+.PHONY: peers
+peers: $(PEERS) ## The benchmark's peers, in .venv-peers, from pinned and hashed requirements
+	@:
+
+$(PEERS): requirements/peers.txt $(STAMP)
+	@if cmp -s $< $@; then touch $@; exit; fi; \
+	set -euo pipefail; \
+	printf 'Setting up .venv-peers '; \
+	$(PY) -m venv --clear .venv-peers; \
+	.venv-peers/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar off --require-hashes \
+			--requirement $< 2>&1 | tee .venv-peers/install.log \
+		| awk '/^Collecting|^Installing/ { printf "."; fflush() } END { print "" }' \
+		|| { tail -n 20 .venv-peers/install.log >&2; exit 1; }; \
+	cp $< $@
+
+.PHONY: bench
+bench: setup peers ## Measure everything, beside a floor and peers (about two hours); then docs/benchmarks.md
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/bench.txt
+	@status=0; $(PY) -m benchmarks $(ARGS) || status=$$?; $(PY) -m benchmarks.report && exit $$status
+
+.PHONY: flames
+flames: setup ## Flame graphs of the five services under load
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/bench.txt
+	@$(PY) -m benchmarks --experiments profile --contenders postgres --json benchmarks/results/flames.json
+
 .PHONY: check
 check: lint types imports generated test ## Everything that CI runs
 
@@ -129,4 +156,4 @@ clean: ## Stop everything that was started here; delete data, logs and caches
 	@if [ -x $(PY) ]; then $(PY) -m tools.stack down; $(PY) -m tools.broker forget; \
 		$(PY) -m tools.docker_engine stop; fi
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -name ".venv*" -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -51,6 +51,7 @@ class Delivery:
     content_encoding: str | None
     user_id: str | None
     correlation_id: str | None
+    redelivered: bool
     headers: Mapping[str, Any]
 
 
@@ -214,6 +215,7 @@ class _Frames:
                     content_encoding=self._properties.content_encoding,
                     user_id=self._properties.user_id,
                     correlation_id=self._properties.correlation_id,
+                    redelivered=method.redelivered,
                     headers=self._properties.headers or {},
                 )
             )

@@ -48,7 +48,8 @@ class _Opened(Generic[M]):
     @property
     def is_suspect(self) -> bool:
         """Whether it may kill its handler, by its history or by how often nobody answered for it."""
-        unanswered = self.delivery.headers.get("x-delivery-count", 0)
+        # RabbitMQ passes on a count that a publisher wrote, but it says itself whether it is the first delivery.
+        unanswered = self.delivery.headers.get("x-delivery-count", 0) if self.delivery.redelivered else 0
         return self.origin.history.is_suspect or (isinstance(unanswered, int) and unanswered >= _SUSPECT_AFTER)
 
 

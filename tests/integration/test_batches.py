@@ -134,6 +134,8 @@ async def test_a_reverted_reservation_can_be_paid_by_another_payment(reservation
     assert await reservation.do(failure()) == [DONE]
     mine = await Reservation.get(reservation_id="r-1")
     assert (mine.state, mine.payment_id) == ("CONFIRMED", "p-2"), "undone by its own payment's failure alone"
+    said = [body["state"] for type_, body in await reservation.events() if type_ == "reservation.reverted"]
+    assert said == ["HELD"]
 
 
 async def test_one_token_is_used_by_one_payment_of_a_batch(queue: Bench) -> None:
@@ -355,11 +357,26 @@ async def test_what_the_crash_guard_killed_is_handled_alone_before_it_counts(pay
     inbox = HandFedInbox("payment.events")
     inbox.deliver("payment.pay", bodies.command("p-2"))
     inbox.deliver("payment.return", copy.delivery.body, headers=copy.headers, user_id=session.user)
-    inbox.deliver("payment.pay", bodies.command("p-3"), headers={"x-delivery-count": 5})
+    inbox.deliver("payment.pay", bodies.command("p-3"), headers={"x-delivery-count": 5}, redelivered=True)
     inbox.deliver("payment.pay", bodies.command("p-4"))
     assert (await payment.consume(inbox, handle=handle)).copies == []
     assert sizes == [2, 1, 1]
     assert await Payment.all().count() == 4
+
+
+async def test_nobody_makes_a_message_suspect_by_writing_a_count_into_it(payment: Bench) -> None:
+    """The broker passes a publisher's `x-delivery-count` on; believed, it would end group commit for everybody."""
+    sizes: list[int] = []
+
+    async def handle(batch: Batch[Message]) -> list[Outcome]:
+        sizes.append(len(batch.messages))
+        return await payment.service.handle(batch)
+
+    inbox = HandFedInbox("payment.commands")
+    for number in range(3):
+        inbox.deliver("payment.pay", bodies.command(f"p-{number}"), headers={"x-delivery-count": 99})
+    assert (await payment.consume(inbox, handle=handle)).copies == []
+    assert sizes == [3]
 
 
 async def test_a_message_that_kills_alone_is_dead(payment: Bench) -> None:

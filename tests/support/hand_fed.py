@@ -53,6 +53,7 @@ class HandFedInbox(Inbox):
         user_id: str | None = None,
         content_type: str | None = None,
         content_encoding: str | None = None,
+        redelivered: bool = False,
     ) -> int:
         """Add one delivery; its tag."""
         tag = next(self._tags)
@@ -67,6 +68,7 @@ class HandFedInbox(Inbox):
                 content_encoding=content_encoding,
                 user_id=user_id,
                 correlation_id=None,
+                redelivered=redelivered,
                 headers=headers or {},
             )
         )

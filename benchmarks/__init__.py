@@ -1,0 +1,1 @@
+"""The benchmark: how fast the saga is, beside a floor without guarantees, and beside peers."""
