@@ -1,8 +1,9 @@
-"""One service under glass: its real handlers over a real database in memory, as a function of its tables.
+"""The five services under glass: their real handlers over a database in memory, as a function of what they read.
 
 `react` puts a database into a given content, lets the production code handle one message in one transaction, and
-tells the content after, the outcome and the emitted events. The same question always has the same answer, so
-answers are remembered: a search asks millions of times and pays for a few hundred.
+tells the content after, the outcome and the emitted events. `transact` does the same for a batch whose first
+statements were told something else, earlier. The same question always has the same answer, so answers are
+remembered: a search asks millions of times and pays for a few thousand.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ from common.messages import Message
 from common.outbox import Outbox
 from common.recovery import DeadLetter, Done, Outcome
 from common.unit_of_work import Batch
+from notify_svc.handover import Handover
+from proof.glass import Content, Glass, Key, Read, Row, open_glass, rows_by_table, using
 
-Row = tuple[Any, ...]
-#: The content of a service's tables: for each table, its rows in order.
-Content = tuple[tuple[Row, ...], ...]
+__all__ = ["Content", "Row"]
 
 #: Two moments are enough: before the payments' deadline, and after it.
 IN_TIME = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -60,7 +61,7 @@ _HANDLERS: Mapping[
     ),
     "point": (point_svc.step.handle, point_svc.dead_letter.handle),
     "queue": (queue_svc.step.handle, queue_svc.dead_letter.handle),
-    "notify": (notify_svc.step.handle, notify_svc.dead_letter.handle),
+    "notify": (partial(notify_svc.step.handle, handover=Handover()), notify_svc.dead_letter.handle),
 }
 _TABLES: Mapping[str, tuple[type[Model], ...]] = {
     "payment": (SagaStep, CommandRecord, payment_svc.models.Payment),
@@ -97,12 +98,41 @@ class Reaction:
     emitted: tuple[Letter, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a transaction ended that committed: what it read and locked, what it changed, and what it said."""
+
+    reads: tuple[Read, ...]
+    content: Content
+    changed: frozenset[Key]
+    wrote: bool
+    outcomes: tuple[Outcome, ...]
+    emitted: tuple[Letter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """How a transaction ended that lost a race: its messages are done again from the start."""
+
+    reads: tuple[Read, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a transaction is to do: a batch of letters, all alive or all dead, and when it began."""
+
+    service: str
+    letters: tuple[Letter, ...]
+    now: datetime
+
+
 class Laboratory:
     """The five services, each with a database of its own in memory."""
 
     def __init__(self) -> None:
-        self._contexts: dict[str, TortoiseContext] = {}
-        self._remembered: dict[tuple[str, Content, Letter, datetime], Reaction] = {}
+        self._opened: dict[str, tuple[TortoiseContext, Glass]] = {}
+        self._remembered: dict[tuple[Task, tuple[Read, ...], Content], Ending | Lost] = {}
 
     @property
     def experiments(self) -> int:
@@ -111,64 +141,63 @@ class Laboratory:
 
     async def empty(self, service: str) -> Content:
         """The content of a new database."""
-        with self._contexts[service]:
-            await self._fill(service, ())
-            return await self._read(service)
+        _, glass = self._opened[service]
+        glass.begin((), ())
+        return glass.content()
 
     async def react(self, service: str, content: Content, letter: Letter, now: datetime) -> Reaction:
         """Let a service with this content handle one letter."""
-        question = (service, content, letter, now)
+        ending = await self.transact(Task(service, (letter,), now), (), content)
+        if isinstance(ending, Lost):
+            raise RuntimeError(f"{service} lost a race against nobody: {ending.why}")  # noqa: TRY004 - no type is wrong
+        return Reaction(ending.content, ending.outcomes[0], ending.emitted)
+
+    async def transact(self, task: Task, told: tuple[Read, ...], content: Content) -> Ending | Lost:
+        """Let a service do a batch: its first statements were told `told`, all that follow meet this content.
+
+        Raises what the production code raises, unless that means a lost race.
+        """
+        question = (task, told, content)
         if question not in self._remembered:
-            self._remembered[question] = await self._experiment(service, content, letter, now)
+            self._remembered[question] = await self._experiment(task, told, content)
         return self._remembered[question]
 
-    async def _experiment(self, service: str, content: Content, letter: Letter, now: datetime) -> Reaction:
-        handle, bury = _HANDLERS[service]
-        message = Message(letter.type, messages.decode_stored(letter.type, letter.body))
-        with self._contexts[service]:
-            await self._fill(service, content)
-            outbox = Outbox(now)
-            async with db.transaction():
-                if letter.reason:
-                    dead = DeadLetter(message, letter.reason, "searched", 1)
-                    (outcome,) = await bury(Batch([dead], now, outbox))
-                else:
-                    (outcome,) = await handle(Batch([message], now, outbox))
-            after = await self._read(service)
-        emitted = tuple(Letter(row.type, row.body) for row in outbox.rows)
-        if not isinstance(outcome, Done) and after != content:
-            raise AssertionError(f"{service} changed its tables and did not say done: {outcome}")
-        return Reaction(after, outcome, emitted)
-
-    async def _fill(self, service: str, content: Content) -> None:
-        for table in _TABLES[service]:
-            await table.all().delete()
-        for table, rows in zip(_TABLES[service], content, strict=False):
-            names = [name for name in _columns(table) if name != "id"]
-            if rows:
-                await table.bulk_create([table(**dict(zip(names, row, strict=True))) for row in rows])
-
-    async def _read(self, service: str) -> Content:
-        return tuple([await self._rows(table) for table in _TABLES[service]])
-
-    async def _rows(self, table: type[Model]) -> tuple[Row, ...]:
-        # A number that the database gives out says nothing about the saga, and would make equal contents differ.
-        names = [name for name in _columns(table) if name != "id"]
-        found = await table.all().values_list(*names)
-        return tuple(sorted((tuple(row) for row in found), key=repr))
+    async def _experiment(self, task: Task, told: tuple[Read, ...], content: Content) -> Ending | Lost:
+        context, glass = self._opened[task.service]
+        outbox = Outbox(task.now)
+        glass.begin(content, told)
+        with using(context, glass):
+            try:
+                outcomes = await _handle(task, outbox)
+                glass.now_writes()
+                await outbox.writes.flush()
+            except Exception as error:
+                if db.classify(error) is not db.Fault.RACE:
+                    raise
+                return Lost(tuple(glass.reads), f"{type(error).__name__}: {error}")
+        after = glass.content()
+        if not any(isinstance(outcome, Done) for outcome in outcomes) and after != content:
+            raise AssertionError(f"{task.service} changed its tables and did not say done: {outcomes}")
+        emitted = tuple(Letter(event.type, event.body) for event in outbox.events)
+        changed = glass.changed(content, after)
+        return Ending(tuple(glass.reads), after, changed, glass.wrote, tuple(outcomes), emitted)
 
 
-def _columns(table: type[Model]) -> list[str]:
-    return list(table._meta.fields_map)  # noqa: SLF001 - Tortoise tells it nowhere else
+async def _handle(task: Task, outbox: Outbox) -> list[Outcome]:
+    handle, bury = _HANDLERS[task.service]
+    messages_ = [Message(letter.type, messages.decode_stored(letter.type, letter.body)) for letter in task.letters]
+    if not task.letters[0].reason:
+        return await handle(Batch(messages_, task.now, outbox))
+    dead = [
+        DeadLetter(message, letter.reason, "searched", 1)
+        for message, letter in zip(messages_, task.letters, strict=True)
+    ]
+    return await bury(Batch(dead, task.now, outbox))
 
 
 def read(service: str, content: Content) -> dict[str, list[dict[str, Any]]]:
     """The rows of a content as dictionaries, by the names of their tables."""
-    told = {}
-    for table, rows in zip(_TABLES[service], content, strict=True):
-        names = [name for name in _columns(table) if name != "id"]
-        told[str(table._meta.db_table)] = [dict(zip(names, row, strict=True)) for row in rows]  # noqa: SLF001
-    return told
+    return dict(rows_by_table(_TABLES[service], content))
 
 
 @contextlib.asynccontextmanager
@@ -176,13 +205,8 @@ async def open_laboratory() -> AsyncIterator[Laboratory]:
     """Open the five databases; they are gone afterwards."""
     laboratory = Laboratory()
     async with contextlib.AsyncExitStack() as stack:
-        for service in _TABLES:
-            context = TortoiseContext()
-            stack.push_async_callback(context.close_connections)
-            with context:
-                await context.init(
-                    config=db.configuration("sqlite://:memory:", db.tables(service), f"{service}_svc.migrations")
-                )
-                await context.generate_schemas()
-            laboratory._contexts[service] = context  # noqa: SLF001 - filled while it is opened
+        for service, tables in _TABLES.items():
+            context, glass = await open_glass(service, tables)
+            stack.push_async_callback(glass.close)
+            laboratory._opened[service] = (context, glass)  # noqa: SLF001 - filled while it is opened
         yield laboratory

@@ -5,17 +5,25 @@ Each act names what it takes away. They are applied around a search and undone a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
 from unittest import mock
+
+from tortoise import Model
 
 import payment_svc.domain
 import point_svc.domain
 import queue_svc.domain
 import reservation_svc.domain
-from common import barrier, saga
-from common.barrier import Action, Kind, State
+import reservation_svc.step
+from common import barrier, rows, saga
+from common.barrier import Action, Kind, SagaStep, State
 from common.recovery import Done, Outcome
+from point_svc.models import Wallet
+from queue_svc.models import Token
+from reservation_svc.models import Reservation, Seat
 
 
 def _table(**changed: Action) -> AbstractContextManager[object]:
@@ -84,6 +92,78 @@ def _never_takes_the_points() -> AbstractContextManager[object]:
     return mock.patch.object(point_svc.domain, "deduct", deduct)
 
 
+Rows = list[Any]
+
+
+def _reads_without_lock(table: type[Model]) -> AbstractContextManager[object]:
+    find = rows.find
+
+    async def unlocked(
+        model: type[Model], keys: Collection[str], *, by: str = "", lock: bool = False
+    ) -> list[Any]:
+        return await find(model, keys, by=by, lock=lock and model is not table)
+
+    return mock.patch.object(rows, "find", unlocked)
+
+
+def _reads_reservations_once() -> AbstractContextManager[object]:
+    """One query saved: what was read before the seats were locked is used after it."""
+    find = rows.find
+    known: dict[str, Any] = {}
+
+    async def once(model: type[Model], keys: Collection[str], *, by: str = "", lock: bool = False) -> Rows:
+        if model is SagaStep:
+            known.clear()
+        if model is Reservation and known:
+            return [known[key] for key in keys if key in known]
+        found: Rows = await find(model, keys, by=by, lock=lock)
+        if model is Reservation:
+            known.update((row.reservation_id, row) for row in found)
+        return found
+
+    return mock.patch.object(rows, "find", once)
+
+
+def _on_conflict(table: type[Model], what: str) -> AbstractContextManager[object]:
+    """An insert that does not fail when the row exists."""
+    written = rows._write  # noqa: SLF001 - sabotage does not knock
+
+    def write(part: Any) -> str:  # noqa: ANN401 - as above
+        statement = written(part)
+        return f"{statement} ON CONFLICT {what}" if (part.kind, part.model) == ("insert", table) else statement
+
+    return mock.patch.object(rows, "_write", write)
+
+
+def _overwrites(table: type[Model], *columns: str) -> AbstractContextManager[object]:
+    assigned = ", ".join(f'"{name}" = excluded."{name}"' for name in columns)
+    return _on_conflict(table, f'("{table._meta.db_pk_column}") DO UPDATE SET {assigned}')  # noqa: SLF001 - as above
+
+
+def _compares_nothing() -> AbstractContextManager[object]:
+    update = rows.Writes.update
+
+    def careless(self: rows.Writes, model: type[Model], changed: Iterable[Any], *columns: str, **_: str) -> None:
+        update(self, model, changed, *columns)
+
+    return mock.patch.object(rows.Writes, "update", careless)
+
+
+def _counts_nothing() -> AbstractContextManager[object]:
+    write = rows._write_one_by_one  # noqa: SLF001 - as above
+
+    async def careless(connection: Any, part: Any, changed: Sequence[Any]) -> int:  # noqa: ANN401 - as above
+        await write(connection, part, changed)
+        return len(changed)
+
+    return mock.patch.object(rows, "_write_one_by_one", careless)
+
+
+def _trusts_every_seat() -> AbstractContextManager[object]:
+    """The reservation service does not look whether it has locked the seats of all it read."""
+    return mock.patch.object(reservation_svc.step, "any", create=True, return_value=False)
+
+
 #: What is taken away, and how.
 ACTS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "no barrier: a repeated message is done again": lambda: _table(done_forward=Action.DO),
@@ -105,4 +185,37 @@ ACTS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "a token serves twice": _token_serves_twice,
     "a seat is sold again": _seat_is_sold_again,
     "a payment is cancelled when it is complete": _cancels_what_is_complete,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RaceAct:
+    """A guard against other replicas that is taken out, and the race of `proof.races` that notices."""
+
+    noticed_in: str
+    apply: Callable[[], AbstractContextManager[object]]
+
+
+_TWO_UNDO = "a seat undone by one, taken by another"
+
+#: What only two replicas of a service can notice.
+RACES: Mapping[str, RaceAct] = {
+    "a wallet is read without a lock": RaceAct("one wallet", lambda: _reads_without_lock(Wallet)),
+    "a seat is read without a lock": RaceAct("one seat", lambda: _reads_without_lock(Seat)),
+    "a token is read without a lock": RaceAct("one token", lambda: _reads_without_lock(Token)),
+    "reservations are read before their seats are locked, and not again": RaceAct(
+        "one seat", _reads_reservations_once
+    ),
+    "seats that are not locked are used": RaceAct("a seat held while it is paid for", _trusts_every_seat),
+    "compare-and-set compares nothing": RaceAct(_TWO_UNDO, _compares_nothing),
+    "compare-and-set does not count the rows": RaceAct(_TWO_UNDO, _counts_nothing),
+    "a saga's row that exists is overwritten": RaceAct(
+        "payment twice", lambda: _overwrites(SagaStep, "state", "answer_type", "answer")
+    ),
+    "a saga's row that exists is left as it is": RaceAct(
+        "point twice", lambda: _on_conflict(SagaStep, "DO NOTHING")
+    ),
+    "a wallet that exists is overwritten": RaceAct(
+        "a wallet opened twice", lambda: _overwrites(Wallet, "balance")
+    ),
 }
