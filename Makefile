@@ -113,8 +113,8 @@ migrations: setup ## Write migrations for tables that changed
 		PYTHONPATH=. .venv/bin/tortoise -c tools.migrations.$$service makemigrations; done
 
 .PHONY: explore
-explore: setup ## Search every interleaving of the production code for a broken promise (minutes)
-	@$(PY) -m proof.explorer
+explore: setup ## Search every interleaving of the production code for a broken promise (many minutes)
+	@$(PY) -m proof.explorer $(ARGS)
 
 PEERS := .venv-peers/requirements-installed
 
@@ -142,6 +142,10 @@ bench: setup peers ## Measure everything, beside a floor and peers (about two ho
 flames: setup ## Flame graphs of the five services under load
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/bench.txt
 	@$(PY) -m benchmarks --experiments profile --contenders postgres --json benchmarks/results/flames.json
+
+.PHONY: simulate
+simulate: setup ## Thousands of sagas in virtual time, faults at every boundary; SEED= and SAGAS= choose
+	@SEED="$(SEED)" SAGAS="$(SAGAS)" $(PY) -m proof.simulator $(ARGS)
 
 .PHONY: check
 check: lint types imports generated test ## Everything that CI runs

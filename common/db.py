@@ -232,6 +232,8 @@ async def _migrate(migrations: dict[str, dict[str, Any]]) -> None:
         executor = MigrationExecutor(connection, migrations)
         # Its own look for this table fails on a new database, which would spoil the transaction.
         await executor.recorder.ensure_schema(executor._schema_editor(atomic=False))  # noqa: SLF001
+        # It also takes any error of its own look for an empty table: ours comes first, and says what is wrong.
+        await connection.execute_query("SELECT 1 FROM tortoise_migrations LIMIT 1")
         await executor.migrate(progress=lambda event, _, name: log.info("migration", change=event, migration=name))
 
 

@@ -62,21 +62,20 @@ async def run(life: Life, unit_of_work: UnitOfWork, channel: Channel, handover: 
     """Deliver what is handed over, and what is due in the database, until the service is to stop."""
     handover.open(has_sender=True)
     try:
-        looked_at = -math.inf
+        next_look = -math.inf
         while not life.is_stopping():
             try:
                 if fresh := handover.take(_AT_ONCE, datetime.now(UTC)):
                     await _deliver(life, unit_of_work, channel, fresh)
-                if time.monotonic() - looked_at >= _IDLE_SECONDS:
-                    looked_at = (
-                        time.monotonic() if await deliver(life, unit_of_work, channel) < _AT_ONCE else -math.inf
-                    )
+                if time.monotonic() >= next_look:
+                    found = await deliver(life, unit_of_work, channel)
+                    next_look = time.monotonic() + _IDLE_SECONDS if found < _AT_ONCE else -math.inf
             except Exception:  # noqa: BLE001 - whatever it was, the notices are still in the database
                 if life.is_stopping():
                     return
                 log.exception("the sender stumbled; its notices are sent again when their lease is over")
-                looked_at = time.monotonic()
-            await handover.wait(max(0, looked_at + _IDLE_SECONDS - time.monotonic()))
+                next_look = time.monotonic() + _IDLE_SECONDS
+            await handover.wait(max(0, next_look - time.monotonic()))
     finally:
         handover.open(has_sender=False)
 

@@ -1,0 +1,1 @@
+"""The whole system in one thread: production code, a virtual clock, and faults at every boundary."""
