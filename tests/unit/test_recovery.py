@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -101,6 +102,30 @@ def test_an_unknown_type_is_retried_slowly_for_a_bounded_time(
     assert of(disposed("payment.refund", UnknownType("payment.refund"), attempts=50, since=since)) == expected
 
 
+def test_an_unknown_type_is_named_and_its_attempts_are_counted() -> None:
+    """Whoever looks at the queue sees which type no version knew, and how long it has been going round."""
+    unknown = UnknownType("payment.refund")
+    again = disposed("payment.refund", unknown, attempts=50, since=NOW)
+    assert isinstance(again, Retry)
+    assert (again.attempt, again.persistent) == (51, False)
+    parked = disposed("payment.refund", unknown, attempts=50, since=NOW - HOUR)
+    assert isinstance(parked, Parked)
+    assert "payment.refund" in again.detail
+    assert "payment.refund" in parked.detail
+
+
+def test_content_that_cannot_be_stored_dies_with_the_error_that_said_so() -> None:
+    """It becomes the detail of the failure that the user is told."""
+    assert disposed(FORWARD, BOOM, fault=Fault.DATA) == Dead("data_error", "RuntimeError: boom")
+
+
+def test_the_headers_of_a_copy_are_bounded() -> None:
+    """As long as AMQP and our own bound allow, and no longer."""
+    assert copied({"tracestate": "x" * 512})["tracestate"] == "x" * 512
+    assert "tracestate" not in copied({"tracestate": "x" * 513})
+    assert copied({}, Origin("x" * 300, History()))["x-type"] == "x" * 255
+
+
 @given(st.text())
 def test_the_detail_of_a_failure_can_be_a_header_and_a_field(text: str) -> None:
     """An error's text may quote anything, and it is published, stored and shown."""
@@ -141,6 +166,23 @@ def test_a_dead_letter_before_its_service_is_asked(
     if isinstance(outcome, Retry):
         assert outcome.attempt == 4
         assert History(reason=outcome.reason).is_suspect == killed, "what was killed is handled alone"
+
+
+@pytest.mark.parametrize("type_", ["queue.failed", "queue.expired"])
+def test_what_is_never_given_up_keeps_its_reason_on_every_round(type_: str) -> None:
+    """Whoever answers the alarm needs the first cause, also after a week of rounds."""
+    told = recovery.after_death(
+        type_, History(attempts=7, reason="dead_letter_failed", detail="no room"), levels=4, killed_by_broker=False
+    )
+    assert told == Retry(3, "dead_letter_failed", "no room", 8, persistent=True)
+
+
+def test_what_is_never_given_up_is_given_a_reason_if_it_comes_without_one() -> None:
+    """A copy that a person made has no headers of ours; it must still be told apart from a suspect."""
+    told = recovery.after_death("queue.failed", History(), levels=4, killed_by_broker=False)
+    assert isinstance(told, Retry)
+    assert (told.level, told.reason, told.attempt, told.persistent) == (3, "error", 1, True)
+    assert told.detail
 
 
 # --- whose word is believed
@@ -263,6 +305,25 @@ def test_no_headers_can_trip_the_reading_of_a_delivery(
 def test_an_attempt_that_is_no_number_counts_as_none(attempt: object) -> None:
     """A copy that a person edited must not stop the service."""
     assert origin("reservation.return", OURS | {recovery.ATTEMPT: attempt}).history.attempts == 0
+
+
+def test_a_copy_without_a_past_has_none() -> None:
+    """Moved by hand, it tells its type and nothing else; no reason must not become one."""
+    assert origin("reservation.return", {recovery.TYPE: FORWARD}) == Origin(FORWARD, History())
+    assert origin("reservation.return", {}).type == ""
+
+
+def test_times_are_told_in_utc_wherever_the_service_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two replicas in two time zones write one kind of header."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "Asia/Seoul")
+        time.tzset()
+        try:
+            told = origin("reservation.return", OURS | {recovery.FIRST_FAILED_AT: "2026-11-22T19:00:00+09:00"})
+            assert copied({}, told)["x-first-failed-at"] == NOW.isoformat()
+        finally:
+            elsewhere.undo()
+            time.tzset()
 
 
 @pytest.mark.parametrize("time", ["yesterday", "", 5, None])
