@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import hashlib
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -192,14 +192,23 @@ class Relay:
             self._idle.clear()
         self._watch_room()
 
+    @property
     def confirmed(self) -> list[uuid.UUID]:
-        """The rows that a transaction may delete: their events are confirmed."""
+        """Rows whose events are confirmed, and that no transaction is deleting yet."""
         return list(self._confirmed)
 
-    def forgotten(self, ids: Iterable[uuid.UUID]) -> None:
-        """These rows are deleted."""
-        for row_id in ids:
-            self._confirmed.pop(row_id, None)
+    @contextlib.contextmanager
+    def forgetting(self) -> Iterator[list[uuid.UUID]]:
+        """The rows whose events are confirmed, to be deleted by this transaction and by no other beside it.
+
+        If it fails, the next one deletes them.
+        """
+        taken, self._confirmed = self._confirmed, {}
+        try:
+            yield list(taken)
+        except BaseException:
+            self._confirmed.update(taken)
+            raise
 
     async def has_room(self, *, seconds: float) -> bool:
         """Wait, for so long at most, until the outbox is not too far behind to take more messages."""
@@ -230,15 +239,13 @@ class Relay:
                 self._idle.set()
 
     async def _forget(self) -> None:
-        ids = self.confirmed()
-
         async def delete() -> None:
-            writes = Writes()
-            writes.delete(OutboxRow, ids)
-            await writes.flush()
+            with self.forgetting() as ids:
+                writes = Writes()
+                writes.delete(OutboxRow, ids)
+                await writes.flush()
 
         await patiently(self._life, delete)
-        self.forgotten(ids)
 
     async def sweep(self) -> None:
         """Take up the rows that are overdue: left by a crash, a lost confirm or a missing route."""

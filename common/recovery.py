@@ -154,7 +154,7 @@ def after_death(type_: str, history: History, *, levels: int, killed_by_broker: 
         detail = "the broker gave up on it after too many unanswered deliveries; it is handled alone now"
         return Retry(0, CRASH_GUARD, detail, history.attempts + 1)
     if promise(type_) is Promise.FOR_EVER:
-        reason = CRASH_GUARD if killed_by_broker else (history.reason or "error")
+        reason = history.reason or "error"
         return Retry(levels - 1, reason, history.detail or "died", history.attempts + 1, persistent=True)
     return None
 

@@ -50,12 +50,11 @@ class UnitOfWork:
         async def transact() -> tuple[T, Outbox]:
             now = datetime.now(UTC)
             outbox = Outbox(now)
-            confirmed = self._relay.confirmed()
-            async with db.transaction():
-                result = await unit(now, outbox)
-                outbox.writes.delete(OutboxRow, confirmed)
-                await outbox.save()
-            self._relay.forgotten(confirmed)
+            with self._relay.forgetting() as confirmed:
+                async with db.transaction():
+                    result = await unit(now, outbox)
+                    outbox.writes.delete(OutboxRow, confirmed)
+                    await outbox.save()
             return result, outbox
 
         result, outbox = await patiently(self._life, transact)

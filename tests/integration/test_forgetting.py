@@ -30,7 +30,7 @@ async def confirm(relay: Relay, broker: Broker) -> None:
     """Let the relay publish what it has in hand, and stop it before it forgets any of it by itself."""
     running = asyncio.create_task(relay.run(broker))
     async with asyncio.timeout(10):
-        while not relay.confirmed():  # noqa: ASYNC110 - the relay has no event for it, and needs none
+        while not relay.confirmed:  # noqa: ASYNC110 - the relay has no event for it, and needs none
             await asyncio.sleep(0)
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -49,7 +49,7 @@ async def test_the_next_batch_forgets_what_is_confirmed(payment: Bench) -> None:
     assert await left() == ["p-1", "p-2"], "confirmed, and not yet forgotten"
     await payment.do(forward("payment", "p-3"))
     assert await left() == ["p-3"]
-    assert payment.relay.confirmed() == []
+    assert payment.relay.confirmed == []
     assert payment.relay.depth == 1
 
 
@@ -61,11 +61,11 @@ async def test_a_batch_that_is_undone_forgets_nothing(payment: Bench) -> None:
 
     await payment.do(forward("payment"))
     await confirm(payment.relay, Broker())
-    confirmed = payment.relay.confirmed()
+    confirmed = payment.relay.confirmed
     with pytest.raises(RuntimeError):
         await payment.unit_of_work.run(broken)
     assert await left() == ["p-1"]
-    assert payment.relay.confirmed() == confirmed != []
+    assert payment.relay.confirmed == confirmed != []
 
 
 async def test_what_is_confirmed_is_never_said_again_although_its_row_is_still_there(payment: Bench) -> None:
@@ -81,14 +81,13 @@ async def test_what_is_confirmed_is_never_said_again_although_its_row_is_still_t
     assert broker.published == ["p-1", "p-2"]
 
 
-async def test_rows_may_be_forgotten_twice(payment: Bench) -> None:
-    """Two units of work that run side by side delete the same rows, and both say so."""
+async def test_two_units_side_by_side_do_not_delete_the_same_rows(payment: Bench) -> None:
+    """They would wait for each other, and could do so in a ring."""
     await payment.do(forward("payment"))
     await confirm(payment.relay, Broker())
-    confirmed = payment.relay.confirmed()
-    payment.relay.forgotten(confirmed)
-    payment.relay.forgotten(confirmed)
-    assert payment.relay.confirmed() == []
+    with payment.relay.forgetting() as first, payment.relay.forgetting() as second:
+        assert (len(first), second) == (1, [])
+    assert payment.relay.confirmed == []
 
 
 async def test_what_is_to_happen_after_a_unit_happens_after_its_commit_and_only_then(payment: Bench) -> None:
