@@ -147,6 +147,18 @@ flames: setup ## Flame graphs of the five services under load
 simulate: setup ## Thousands of sagas in virtual time, faults at every boundary; SEED= and SAGAS= choose
 	@SEED="$(SEED)" SAGAS="$(SAGAS)" $(PY) -m proof.simulator $(ARGS)
 
+.PHONY: mutants
+mutants: setup ## Change the deciding code in small ways; a test must notice each (20 minutes)
+	@nice -n 10 $(PY) -m tools.mutants $(ARGS)
+
+.PHONY: prove
+prove: setup ## Explorer, simulator and mutants at full length, with their figures for docs/proof.md (an hour)
+	@set -euo pipefail; mkdir -p proof/results; \
+	$(PY) -m proof.explorer --json > proof/results/explorer.json; \
+	SEED="$(SEED)" SAGAS="$(or $(SAGAS),10000)" $(PY) -m proof.simulator --json > proof/results/simulator.json; \
+	nice -n 10 $(PY) -m tools.mutants --json proof/results/mutants.json; \
+	$(PY) -m tools.generate
+
 .PHONY: check
 check: lint types imports generated test ## Everything that CI runs
 

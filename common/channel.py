@@ -63,6 +63,7 @@ class Channel:
         self._frames = _Frames(underlay.frames)
         # `put` is all that the connection's reader knows of it, `get` all that the channel's reader does.
         underlay.frames = cast("asyncio.Queue[Any]", self._frames)
+        self._writing = asyncio.Lock()
         self._published = 0
         self._consumer_tag = ""
 
@@ -108,10 +109,12 @@ class Channel:
         )
         # The future belongs to the channel, so it fails when the channel is lost.
         awaited = _Awaited([message.properties.message_id or "" for message in window], underlay.create_future())
-        # No await between numbering and writing, so the numbers are the broker's.
-        self._frames.awaited.append((self._published, awaited))
-        self._published += len(window)
-        underlay.write_queue.put_nowait(ChannelFrame(payload=frames, should_close=False))
+        # One after the other: the broker counts messages in the order in which they are written.
+        async with self._writing:
+            await underlay.write_queue.put(ChannelFrame(payload=frames, should_close=False))
+            # Nothing was awaited since it was put there, so no confirm can be here yet.
+            self._frames.awaited.append((self._published, awaited))
+            self._published += len(window)
         await awaited.all_answered
         return awaited.answers
 
@@ -174,7 +177,7 @@ class _Frames:
         self.awaited: deque[tuple[int, _Awaited]] = deque()
         self._pass_on = frames.put
         self._method: spec.Basic.Deliver | spec.Basic.Return | None = None
-        self._properties = wire.Properties()
+        self._properties = spec.Basic.Properties()
         self._body: list[bytes] = []
         self._missing = 0
 
@@ -184,7 +187,7 @@ class _Frames:
             case spec.Basic.Deliver() | spec.Basic.Return() as method:
                 self._method = method
             case ContentHeader(body_size=size, properties=properties) if self._method is not None:
-                self._properties, self._missing, self._body = cast("wire.Properties", properties), size, []
+                self._properties, self._missing, self._body = properties, size, []
                 self._complete()
             case ContentBody(value=part) if self._method is not None:
                 self._body.append(part)

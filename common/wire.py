@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import aiormq.connection
 import pamqp.frame
@@ -56,9 +56,12 @@ _SHORT_STRINGS = (
 )
 
 
+_PROPERTIES = tuple(spec.Basic.Properties.__slots__)
+
+
 @dataclass(slots=True)
 class Properties:
-    """A message's properties. `timestamp` in seconds since 1970, `expiration` in milliseconds, as a text."""
+    """What a message is published with. `timestamp`: seconds since 1970; `expiration`: milliseconds, as a text."""
 
     content_type: str | None = None
     content_encoding: str | None = None
@@ -133,7 +136,7 @@ def _read(kind: int, payload: bytes) -> Any:  # noqa: ANN401 - pamqp's frames ha
         return ContentBody(payload)
     if kind == _HEADER:
         size = _LONG_LONG.unpack_from(payload, 4)[0]
-        return ContentHeader(0, size, cast("spec.Basic.Properties", read_properties(payload)))
+        return ContentHeader(0, size, read_properties(payload))
     if kind == _METHOD:
         (method,) = _LONG.unpack_from(payload)
         if method == _DELIVER:
@@ -158,9 +161,11 @@ def _read_deliver(payload: bytes) -> spec.Basic.Deliver:
     return deliver
 
 
-def read_properties(payload: bytes) -> Properties:
+def read_properties(payload: bytes) -> spec.Basic.Properties:
     """The properties in the payload of a content header, whatever a stranger wrote there."""
-    properties = Properties()
+    properties = spec.Basic.Properties.__new__(spec.Basic.Properties)  # its own check would refuse a stranger's
+    for name in _PROPERTIES:
+        setattr(properties, name, None)
     try:
         _fill(properties, payload)
     except (struct.error, IndexError):
@@ -168,7 +173,7 @@ def read_properties(payload: bytes) -> Properties:
     return properties
 
 
-def _fill(properties: Properties, payload: bytes) -> None:
+def _fill(properties: spec.Basic.Properties, payload: bytes) -> None:
     (flags,) = more = _SHORT.unpack_from(payload, 12)
     at = 14
     while more[0] & 1:
@@ -182,11 +187,13 @@ def _fill(properties: Properties, payload: bytes) -> None:
         end = at + 4 + _LONG.unpack_from(payload, at)[0]
         properties.headers = _read_table(payload[at:end])
         at = end
-    at += (flags >> 12 & 1) + (flags >> 11 & 1)
+    for bit, name in ((12, "delivery_mode"), (11, "priority")):
+        if flags >> bit & 1:
+            setattr(properties, name, payload[at])
+            at += 1
     for bit, name in _SHORT_STRINGS[2:]:
         if bit == 5 and flags >> 6 & 1:
-            properties.timestamp = _LONG_LONG.unpack_from(payload, at)[0]
-            at += 8
+            at, properties.timestamp = at + 8, _any_time(payload[at : at + 8])[1]
         if flags >> bit & 1:
             value, at = _short_string(payload, at)
             setattr(properties, name, value)
@@ -198,7 +205,7 @@ def _short_string(payload: bytes, at: int) -> tuple[str, int]:
     return payload[start:end].decode("utf-8", "replace"), end
 
 
-def _read_table(table: bytes) -> Mapping[str, Any]:
+def _read_table(table: bytes) -> dict[str, Any]:
     """A table of headers: here if it holds only texts and numbers, else by pamqp."""
     headers: dict[str, Any] = {}
     at = 4
@@ -220,8 +227,8 @@ def _read_table(table: bytes) -> Mapping[str, Any]:
     return headers
 
 
-def _read_any_table(table: bytes) -> Mapping[str, Any]:
-    headers: Mapping[str, Any] = _any_table(table)[1]
+def _read_any_table(table: bytes) -> dict[str, Any]:
+    headers: dict[str, Any] = _any_table(table)[1]
     return headers
 
 

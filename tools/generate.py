@@ -20,6 +20,7 @@ from common import messages, recovery, saga, topology
 from common.barrier import PROTOCOL_BROKEN
 from common.messages import TYPES, Body
 from common.settings import Settings
+from tools import proof_page
 
 ROOT = Path(__file__).resolve().parents[1]
 _NOTE = "<!-- Written by `python -m tools.generate`. Change the code, not this file. -->"
@@ -79,6 +80,7 @@ def documents() -> dict[Path, str]:
         ROOT / "docs/settings.md": settings_page(),
         ROOT / "docs/topology.md": topology_page(),
         ROOT / "docs/messages.md": messages_page(),
+        ROOT / "docs/proof.md": proof_page.page(_NOTE),
     }
     parts = {"saga": saga_flow, "table": saga_table}
     for name in ("README.md", "ARCHITECTURE.md"):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import pamqp.frame
+from pamqp import commands as spec
 from pamqp.base import Frame
 
 from common import wire
-from common.wire import Properties
 from proof.broker.core import Refused
 from proof.broker.message import Message
 
@@ -29,7 +30,7 @@ class Published:
     exchange: str
     key: str
     body: bytes
-    properties: Properties
+    properties: spec.Basic.Properties
     mandatory: bool
 
     def message(self) -> Message:
@@ -64,7 +65,7 @@ def read(payload: bytes) -> Iterator[tuple[int, Frame | Published]]:
     """The channel and the meaning of each thing in what a client wrote at once."""
     at = 0
     publish: tuple[str, str, bool] | None = None
-    properties = Properties()
+    properties = spec.Basic.Properties()
     body: list[bytes] = []
     missing = 0
     while at < len(payload):
@@ -99,13 +100,15 @@ def _to(method: bytes) -> tuple[str, str, bool]:
     return method[7:middle].decode(), method[middle + 1 : end].decode(), bool(method[end] & 1)
 
 
-def delivered(message: Message, count: int) -> Properties:
+def delivered(message: Message, count: int) -> spec.Basic.Properties:
     """The properties as they are delivered: the publisher's, and in the headers what became of the message."""
-    published: Properties = message.properties
+    published: spec.Basic.Properties = message.properties
     if not count and message.headers is published.headers:
         return published
     headers = dict(message.headers or {})
     if count:
         headers["x-delivery-count"] = count
     expiration = None if message.expiration is None else published.expiration
-    return replace(published, headers=headers, expiration=expiration)
+    told = copy(published)
+    told.headers, told.expiration = headers, expiration
+    return told

@@ -172,5 +172,5 @@ class Session:
 
 
 def _content(message: Message, count: int) -> tuple[Any, ...]:
-    header = ContentHeader(0, len(message.body), delivered(message, count))  # type: ignore[arg-type]
+    header = ContentHeader(0, len(message.body), delivered(message, count))
     return (header, ContentBody(message.body)) if message.body else (header,)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,7 +32,6 @@ from common.messages import (
     decode_stored,
     printable,
 )
-from common.outbox import message_id
 from tests.support import bodies
 
 FORWARD = ["payment.paid", "reservation.confirmed", "point.deducted", "queue.expired"]
@@ -501,10 +499,3 @@ def test_what_the_baton_carries_arrives_unchanged(type_: str, extra: dict[str, o
         name: value for name, value in extra.items() if name not in whole
     }
     assert not any(isinstance(value, float) and math.isinf(value) for value in told.values())
-
-
-@given(key=st.text(max_size=64), type_=st.text(max_size=64))
-def test_a_message_id_is_the_uuid_of_its_saga_and_type(key: str, type_: str) -> None:
-    """Design and RFC 9562 say UUIDv5; outsiders may compute it, too."""
-    namespace = uuid.uuid5(uuid.NAMESPACE_URL, "https://concert-saga.example/messages")
-    assert message_id(key, type_) == str(uuid.uuid5(namespace, f"{key}/{type_}"))

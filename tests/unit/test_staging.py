@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common import saga
 from common.outbox import GRACE, Outbox, is_mandatory, message_id
@@ -71,3 +74,10 @@ def test_what_is_parked_keeps_what_it_was_and_says_why() -> None:
     assert (row.type, row.key, row.body) == ("notification.sent", "p-1", '{"a": 1}')
     assert (row.parked_because, row.detail) == ("channel_failed", "the mailbox is full")
     assert (row.staged_at, row.due_at) == (NOW, NOW + GRACE)
+
+
+@given(key=st.text(max_size=64), type_=st.text(max_size=64))
+def test_a_message_id_is_the_uuid_of_its_saga_and_type(key: str, type_: str) -> None:
+    """Design and RFC 9562 say UUIDv5; outsiders may compute it, too."""
+    namespace = uuid.uuid5(uuid.NAMESPACE_URL, "https://concert-saga.example/messages")
+    assert message_id(key, type_) == str(uuid.uuid5(namespace, f"{key}/{type_}"))
