@@ -76,7 +76,7 @@ def _explorer(figures: Mapping[str, Any]) -> str:
 def _simulator(figures: Mapping[str, Any]) -> str:
     broker, faults = figures["broker"], figures["faults"]
     crashes = sorted(figures["crashes_by_boundary"].items(), key=lambda item: -item[1])
-    others = {act: count for act, count in faults.items() if "crash" not in act.lower()}
+    others = {act: count for act, count in faults.items() if act not in {"is killed", "waits"}}
     endings = ", ".join(f"{count:,} {ending}" for ending, count in figures["endings"].items())
     return "\n\n".join(
         [
@@ -93,7 +93,9 @@ def _simulator(figures: Mapping[str, Any]) -> str:
 
 def _mutants(figures: Mapping[str, Any]) -> str:
     columns = ("mutants", "killed", "timeout", "explained", "survived")
-    rows = [[f"`{file}`", *(f"{counts[column]:,}" for column in columns)] for file, counts in figures["files"].items()]
+    rows = [
+        [f"`{file}`", *(f"{counts[column]:,}" for column in columns)] for file, counts in figures["files"].items()
+    ]
     explained = tomllib.loads(_EXPLAINED.read_text())["explained"]
     return "\n\n".join(
         [
