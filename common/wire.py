@@ -99,12 +99,10 @@ class FrameReader(aiormq.connection.FrameReceiver):
                 more = await self.reader.read(_READ_AT_ONCE)
             except OSError as error:
                 raise AMQPConnectionError(f"the connection broke: {error!r}") from error
-            rest = self._buffer[self._at :]
-            if not more and rest:
-                raise AMQPConnectionError("the connection was closed in the middle of a frame")
             if not more:
-                raise StopAsyncIteration
-            self._buffer, self._at = rest + more, 0
+                # Never the end of an iteration: whoever is connecting waits for frames here, too.
+                raise AMQPConnectionError("the server closed the connection")
+            self._buffer, self._at = self._buffer[self._at :] + more, 0
         return found
 
     def _next(self) -> tuple[int, int, Any] | None:

@@ -148,11 +148,10 @@ async def test_frames_are_the_same_however_the_socket_cuts_them(step: int) -> No
     """TCP knows no frames."""
     reader = asyncio.StreamReader()
     frames = FrameReader(reader)
-    reading = asyncio.create_task(_all(frames))
+    reading = asyncio.create_task(_some(frames, 6))
     for start in range(0, len(DELIVERY), step):
         reader.feed_data(DELIVERY[start : start + step])
         await asyncio.sleep(0)
-    reader.feed_eof()
     deliver, header, body, ack, nack, heartbeat = await reading
     assert (deliver.delivery_tag, deliver.redelivered, deliver.exchange, deliver.routing_key) == (
         5,
@@ -163,6 +162,20 @@ async def test_frames_are_the_same_however_the_socket_cuts_them(step: int) -> No
     assert (header.body_size, body.value) == (3, b"abc")
     assert (ack.delivery_tag, ack.multiple, nack.delivery_tag) == (9, True, 10)
     assert isinstance(heartbeat, Heartbeat)
+
+
+async def _some(frames: FrameReader, count: int) -> list[Any]:
+    return [(await frames.get_frame())[2] for _ in range(count)]
+
+
+async def test_a_connection_that_closes_while_a_frame_is_awaited_is_an_error() -> None:
+    """Also for whoever is just connecting: it must not look like the end of a loop."""
+    reader = asyncio.StreamReader()
+    reading = asyncio.create_task(FrameReader(reader).get_frame())
+    await asyncio.sleep(0)
+    reader.feed_eof()
+    with pytest.raises(AMQPConnectionError, match="closed"):
+        await reading
 
 
 async def _all(frames: FrameReader) -> list[Any]:
