@@ -32,20 +32,19 @@ _POSTGRES_TYPES: Mapping[type[fields.Field[Any]], str] = {
 }
 
 
-async def find(model: type[M], keys: Collection[str], *, by: str = "", lock: bool = False) -> list[M]:
-    """The rows whose key is among `keys`, in the order of the key; locked in that order, if asked to.
+async def find(model: type[M], keys: Collection[str], *, lock: bool = False) -> list[M]:
+    """The rows whose primary key is among `keys`, in the order of the key; locked in that order, if asked to.
 
-    `by` is the column of the key, by default the primary key. Where the database has no row locks (SQLite), one
-    transaction at a time is what keeps others away.
+    Where the database has no row locks (SQLite), one transaction at a time is what keeps others away.
     """
     if not keys:
         return []
     connection = connections.get("default")
     wanted = sorted(set(keys))
     if connection.capabilities.dialect == "postgres":
-        found = await connection.execute_query_dict(_postgres_select(model, by, lock), [wanted])
+        found = await connection.execute_query_dict(_postgres_select(model, lock), [wanted])
     else:
-        found = await connection.execute_query_dict(_select(model, by), [json.dumps(wanted)])
+        found = await connection.execute_query_dict(_select(model), [json.dumps(wanted)])
     return [model._init_from_db(**row) for row in found]  # noqa: SLF001 - how Tortoise itself makes what it found
 
 
@@ -168,8 +167,8 @@ def _array(model: type[Model], number: int, column: str) -> str:
 
 
 @cache
-def _postgres_select(model: type[Model], by: str, lock: bool) -> str:
-    key = by or _key(model)
+def _postgres_select(model: type[Model], lock: bool) -> str:
+    key = _key(model)
     return (
         f'SELECT {_list(_columns(model))} FROM {_table(model)} WHERE "{key}" = ANY({_array(model, 1, key)}) '
         f'ORDER BY "{key}"{" FOR UPDATE" if lock else ""}'
@@ -177,8 +176,8 @@ def _postgres_select(model: type[Model], by: str, lock: bool) -> str:
 
 
 @cache
-def _select(model: type[Model], by: str) -> str:
-    key = by or _key(model)
+def _select(model: type[Model]) -> str:
+    key = _key(model)
     return (
         f"SELECT {_list(_columns(model))} FROM {_table(model)} "
         f'WHERE "{key}" IN (SELECT value FROM json_each(?)) ORDER BY "{key}"'
@@ -209,16 +208,12 @@ def _postgres_part(part: _Part, arrays: str) -> str:
         case "update":
             names = _list(part.columns) + (', "was"' if part.only_if else "")
             unchanged = f' AND old."{part.columns[0]}" = new."was"' if part.only_if else ""
+            written = ", ".join(f'"{name}" = new."{name}"' for name in part.columns[:-1])
             return (
-                f"UPDATE {table} AS old SET {_assigned(part, 'new.')} "
+                f"UPDATE {table} AS old SET {written} "
                 f'FROM unnest({arrays}) AS new({names}) WHERE old."{key}" = new."{key}"{unchanged}'
             )
     assert_never(part.kind)
-
-
-def _assigned(part: _Part, source: str) -> str:
-    names = part.columns[:-1]
-    return ", ".join(f'"{name}" = {source}"{name}"' if source else f'"{name}" = ?' for name in names)
 
 
 @cache
@@ -231,5 +226,6 @@ def _write(part: _Part) -> str:
             return f'DELETE FROM {table} WHERE "{key}" IN (SELECT value FROM json_each(?))'
         case "update":
             unchanged = f' AND "{part.columns[0]}" = ?' if part.only_if else ""
-            return f'UPDATE {table} SET {_assigned(part, "")} WHERE "{key}" = ?{unchanged}'
+            written = ", ".join(f'"{name}" = ?' for name in part.columns[:-1])
+            return f'UPDATE {table} SET {written} WHERE "{key}" = ?{unchanged}'
     assert_never(part.kind)

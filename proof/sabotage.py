@@ -98,10 +98,8 @@ Rows = list[Any]
 def _reads_without_lock(table: type[Model]) -> AbstractContextManager[object]:
     find = rows.find
 
-    async def unlocked(
-        model: type[Model], keys: Collection[str], *, by: str = "", lock: bool = False
-    ) -> list[Any]:
-        return await find(model, keys, by=by, lock=lock and model is not table)
+    async def unlocked(model: type[Model], keys: Collection[str], *, lock: bool = False) -> list[Any]:
+        return await find(model, keys, lock=lock and model is not table)
 
     return mock.patch.object(rows, "find", unlocked)
 
@@ -111,12 +109,12 @@ def _reads_reservations_once() -> AbstractContextManager[object]:
     find = rows.find
     known: dict[str, Any] = {}
 
-    async def once(model: type[Model], keys: Collection[str], *, by: str = "", lock: bool = False) -> Rows:
+    async def once(model: type[Model], keys: Collection[str], *, lock: bool = False) -> Rows:
         if model is SagaStep:
             known.clear()
         if model is Reservation and known:
             return [known[key] for key in keys if key in known]
-        found: Rows = await find(model, keys, by=by, lock=lock)
+        found: Rows = await find(model, keys, lock=lock)
         if model is Reservation:
             known.update((row.reservation_id, row) for row in found)
         return found
