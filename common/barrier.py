@@ -18,7 +18,7 @@ from tortoise.models import Model
 from common import rows, saga
 from common.messages import Body, Failed, ForwardEvent, Message, Pay, Rejected, decode_stored
 from common.outbox import Outbox
-from common.recovery import DONE, Dead, DeadLetter, Outcome, Parked
+from common.recovery import Dead, DeadLetter, Deed, Done, Outcome, Parked
 from common.rows import Writes
 from common.unit_of_work import Batch
 
@@ -195,16 +195,18 @@ class Barrier:
         `do` returns the event that tells of it, a refusal, or None where the event comes later.
         """
         row = self._row(message.key)
+        deed = Deed.REPEATED
         if self._is_other_content(row, message):
             return self._conflict(message)
         if TABLE[row.state, Kind.FORWARD] is Action.DO:
+            deed = Deed.DID
             result = do()
             if result is not None and not isinstance(result, Body):
                 return Dead(result.reason, result.detail)
             row.fingerprint = _fingerprint(message)
             self._become(row, State.DONE, self._step.emits if result else "", result)
         self._say(row, message)
-        return DONE
+        return Done(deed)
 
     def failure(
         self,
@@ -221,8 +223,10 @@ class Barrier:
         if not saga.may_fail(message.type):
             return Parked(PROTOCOL_BROKEN, f"{message.type} cannot exist: that step may not fail")
         row = self._row(message.key)
+        deed = Deed.IGNORED
         match TABLE[row.state, Kind.FAILURE]:
             case Action.CLOSE:
+                deed = Deed.CLOSED
                 if close is not None:
                     close()
                 self._end(row, State.CLOSED, message.body)
@@ -231,6 +235,7 @@ class Barrier:
                 if isinstance(event, Broken):
                     return Parked(PROTOCOL_BROKEN, event.detail)
                 if event is not None:
+                    deed = Deed.UNDID
                     assert self._step.compensation is not None
                     self._stage(self._step.compensation, event.encode(), message)
                     self._end(row, State.UNDONE, message.body)
@@ -238,7 +243,7 @@ class Barrier:
                 pass
             case other:
                 raise AssertionError(f"a failure never makes a service {other.name}")
-        return DONE
+        return Done(deed)
 
     def dead_letter(self, letter: DeadLetter) -> Outcome:
         """Decide a terminal failure: end the saga here, unless this service's part is done or closed."""
@@ -251,7 +256,9 @@ class Barrier:
         row = self._row(message.key)
         if self._is_other_content(row, message):
             return self._conflict(message)
+        deed = Deed.IGNORED
         if TABLE[row.state, Kind.DEAD_LETTER] is Action.FAIL:
+            deed = Deed.FAILED
             failed = Failed(
                 payment_id=body.payment_id,
                 user_id=body.user_id,
@@ -263,11 +270,12 @@ class Barrier:
             row.fingerprint = _fingerprint(message)
             self._end(row, State.FAILED, failed)
             self._say(row, message)
-        return DONE
+        return Done(deed)
 
     def command(self, message: Message, do: Callable[[], Body | Refused]) -> Outcome:
         """Do a command that is no saga exactly once, and record and tell its outcome."""
         record = self._commands.get(message.key)
+        deed = Deed.REPEATED if record else Deed.ANSWERED
         if record is None:
             result = do()
             if isinstance(result, Body):
@@ -278,18 +286,19 @@ class Barrier:
         elif record.fingerprint != message.body.fingerprint():
             return self._conflict(message)
         self._stage(record.answer_type, record.answer, message)
-        return DONE
+        return Done(deed)
 
     def _dead_command(self, letter: DeadLetter) -> Outcome:
         """Decide the terminal failure of a command that is no saga: reject it, unless it is answered."""
         message = letter.message
         record = self._commands.get(message.key)
+        deed = Deed.REPEATED if record else Deed.FAILED
         if record is None:
             record = self._record_rejection(message, letter.reason, letter.detail)
         elif record.fingerprint != message.body.fingerprint():
             return self._conflict(message)
         self._stage(record.answer_type, record.answer, message)
-        return DONE
+        return Done(deed)
 
     def save(self, writes: Writes) -> None:
         """Note what changed: to write it fails if another replica was first (LostRaceError, IntegrityError)."""
@@ -319,7 +328,7 @@ class Barrier:
             self._stage(row.answer_type, row.answer, message)
 
     def _stage(self, type_: str, body: str, message: Message) -> None:
-        self._outbox.stage(type_, message.key, body, message.traceparent)
+        self._outbox.stage(type_, message.key, body, message.traceparent, cause=message.type)
 
     def _is_other_content(self, row: _Row, message: Message) -> bool:
         return row.fingerprint is not None and _fingerprint(message) not in {None, row.fingerprint}

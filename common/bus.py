@@ -21,8 +21,9 @@ import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from yarl import URL
 
-from common import recovery, topology, wire
+from common import history, recovery, topology, wire
 from common.channel import Channel, Delivery, Publish
+from common.history import Record
 from common.outbox import Confirmation, Confirmed, Event, is_mandatory, message_id
 from common.settings import Delay
 from common.telemetry import log
@@ -88,6 +89,8 @@ class Session:
         self._consuming: AbstractConnection
         self._events: Channel
         self._copies: Channel
+        self._history: Channel
+        self._tells = True
         self._chance = random.Random()  # noqa: S311 - jitter
 
     def end(self, why: str) -> None:
@@ -111,6 +114,8 @@ class Session:
             connection.close_callbacks.add(self._ends(f"the {use} connection was lost"), weak=False)
         self._events = Channel(await self._channel(publishing, "the channel for events was closed"))
         self._copies = Channel(await self._channel(publishing, "the channel for copies was closed"))
+        # Nobody watches this one: whatever closes it, the saga goes on.
+        self._history = Channel(await self._channel(publishing, None, confirms=False))
 
     async def consume(self, queue: str, prefetch: int, arrived: asyncio.Event) -> Inbox:
         """Start to consume a queue into an inbox; sets `arrived` at each delivery."""
@@ -173,6 +178,30 @@ class Session:
             if not isinstance(confirmation, Confirmed):
                 self.end(f"{copy.routing_key} did not take a copy: {confirmation}")
                 raise SessionEnded(copy.routing_key)
+
+    def tell(self, record: Record) -> None:
+        """Tell the history what was done; whatever is wrong with it, what was done is done."""
+        try:
+            self._history.let_go(
+                Publish(
+                    exchange=topology.RECOVERY,
+                    routing_key=topology.history_key(self.service),
+                    body=history.encode(record),
+                    properties=Properties(
+                        content_type="application/json",
+                        app_id=self.service,
+                        user_id=self.user,
+                        timestamp=int(record.at.timestamp()),
+                    ),
+                    mandatory=False,
+                )
+            )
+        except Exception as error:  # noqa: BLE001 - as said
+            if self._tells:
+                log.warning("the history is not told", error=f"{type(error).__name__}: {error}"[:200])
+            self._tells = False
+        else:
+            self._tells = True
 
     def retry_expiration(self, delay: Delay) -> int:
         """Milliseconds of a retry at this level, with jitter."""
@@ -252,8 +281,10 @@ class Session:
             headers=dict(copy.headers),
         )
 
-    async def _channel(self, connection: AbstractConnection, why_it_matters: str | None) -> aiormq.Channel:
-        channel = connection.channel(publisher_confirms=True, on_return_raises=True)
+    async def _channel(
+        self, connection: AbstractConnection, why_it_matters: str | None, *, confirms: bool = True
+    ) -> aiormq.Channel:
+        channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
         await channel.initialize()
         self._channels.append(channel)
         if why_it_matters:

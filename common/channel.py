@@ -93,20 +93,7 @@ class Channel:
         underlay = self._underlay
         if underlay.is_closed:
             raise aiormq.exceptions.ChannelInvalidStateError(f"channel {underlay.number} is closed")
-        frames = b"".join(
-            [
-                wire.publish(
-                    underlay.number,
-                    exchange=message.exchange,
-                    routing_key=message.routing_key,
-                    body=message.body,
-                    properties=message.properties,
-                    mandatory=message.mandatory,
-                    body_limit=underlay.max_content_size,
-                )
-                for message in window
-            ]
-        )
+        frames = b"".join([self._encoded(message) for message in window])
         # The future belongs to the channel, so it fails when the channel is lost.
         awaited = _Awaited([message.properties.message_id or "" for message in window], underlay.create_future())
         # One after the other: the broker counts messages in the order in which they are written.
@@ -117,6 +104,27 @@ class Channel:
             self._published += len(window)
         await awaited.all_answered
         return awaited.answers
+
+    def let_go(self, message: Publish) -> None:
+        """Publish on a channel without confirms, and never know. What cannot be written at once is lost.
+
+        Raises asyncio.QueueFull or what aiormq raises, and never waits.
+        """
+        if self._underlay.is_closed:
+            raise aiormq.exceptions.ChannelInvalidStateError(f"channel {self._underlay.number} is closed")
+        frame = ChannelFrame(payload=self._encoded(message), should_close=False)
+        self._underlay.write_queue.put_nowait(frame)
+
+    def _encoded(self, message: Publish) -> bytes:
+        return wire.publish(
+            self._underlay.number,
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            body=message.body,
+            properties=message.properties,
+            mandatory=message.mandatory,
+            body_limit=self._underlay.max_content_size,
+        )
 
     async def consume(self, queue: str, prefetch: int, deliver: Callable[[Delivery], None]) -> None:
         """Start to consume; `deliver` is called for each delivery, in order, and must only note it down."""

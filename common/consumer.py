@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar, assert_never
 
 from common import db, messages, recovery, saga, topology
 from common.bus import Copy, Inbox, Session, SessionEnded
 from common.channel import Delivery
-from common.messages import Malformed, Message, UnknownType
-from common.outbox import Outbox, Relay
-from common.recovery import Dead, DeadLetter, Done, Origin, Outcome, Parked, Retry
+from common.history import REPLICA, Became, Entry, Observers, Record
+from common.messages import Failed, Malformed, Message, UnknownType
+from common.outbox import Event, Outbox, Relay
+from common.recovery import Dead, DeadLetter, Deed, Done, Origin, Outcome, Parked, Retry
 from common.settings import Settings
 from common.telemetry import alarm, log, valid_traceparent
 from common.unit_of_work import Batch, UnitOfWork
@@ -44,6 +46,7 @@ class _Opened(Generic[M]):
     origin: Origin
     content: M | None
     settled: Outcome | None = None
+    taken_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def is_suspect(self) -> bool:
@@ -51,6 +54,14 @@ class _Opened(Generic[M]):
         # RabbitMQ passes on a count that a publisher wrote, but it says itself whether it is the first delivery.
         unanswered = self.delivery.headers.get("x-delivery-count", 0) if self.delivery.redelivered else 0
         return self.origin.history.is_suspect or (isinstance(unanswered, int) and unanswered >= _SUSPECT_AFTER)
+
+
+@dataclass(slots=True)
+class _Decided:
+    """What becomes of a message, and the events that it caused."""
+
+    outcome: Outcome
+    said: Sequence[Event] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,7 @@ class Consumer(Generic[M]):
         relay: Relay,
         reading: Reading[M],
         handle: Handle[M],
+        observers: Observers,
     ) -> None:
         self._session = session
         self._settings = settings
@@ -79,6 +91,7 @@ class Consumer(Generic[M]):
         self._relay = relay
         self._reading: Reading[M] = reading
         self._handle: Handle[M] = handle
+        self._observers = observers
         self._inboxes: list[Inbox] = []
         self._arrived = asyncio.Event()
         self._stopped = False
@@ -116,11 +129,19 @@ class Consumer(Generic[M]):
         suspects = [message for message in opened if message.is_suspect]
         trusted = [message for message in opened if not message.is_suspect]
         if trusted:
-            await self._settle(inbox, trusted, await self._outcomes(trusted), all_before=not suspects)
+            await self._do(inbox, trusted, all_before=not suspects)
         # In random order and settled one by one: if one of them kills this process, it takes fewer along.
         random.shuffle(suspects)
         for suspect in suspects:
-            await self._settle(inbox, [suspect], await self._outcomes([suspect]), all_before=False)
+            await self._do(inbox, [suspect], all_before=False)
+
+    async def _do(self, inbox: Inbox, opened: Sequence[_Opened[M]], *, all_before: bool) -> None:
+        began = time.perf_counter()
+        decided = await self._decide(opened)
+        await self._settle(inbox, opened, decided, all_before=all_before)
+        if self._observers:
+            took = time.perf_counter() - began
+            self._observers.tell(self._record(opened, decided, took_ms=1000 * took))
 
     def _open(self, delivery: Delivery) -> _Opened[M]:
         origin = recovery.provenance(
@@ -138,19 +159,26 @@ class Consumer(Generic[M]):
             return _Opened(delivery, origin, None, content)
         return _Opened(delivery, origin, content)
 
-    async def _outcomes(self, opened: Sequence[_Opened[M]]) -> list[Outcome]:
+    async def _decide(self, opened: Sequence[_Opened[M]]) -> list[_Decided]:
         readable = [message for message in opened if message.settled is None]
         decided = iter(await self._attempt(readable) if readable else ())
-        return [message.settled or next(decided) for message in opened]
+        return [_Decided(message.settled) if message.settled else next(decided) for message in opened]
 
-    async def _attempt(self, opened: Sequence[_Opened[M]], races: int = _RACES) -> list[Outcome]:
+    async def _attempt(self, opened: Sequence[_Opened[M]], races: int = _RACES) -> list[_Decided]:
         contents = [message.content for message in opened if message.content is not None]
 
-        async def unit(now: datetime, outbox: Outbox) -> list[Outcome]:
+        async def unit(now: datetime, outbox: Outbox) -> list[_Decided]:
             outcomes = await self._handle(Batch(contents, now, outbox))
             if len(outcomes) != len(contents):
                 raise RuntimeError(f"{len(outcomes)} outcomes for {len(contents)} messages")
-            return outcomes
+            said: dict[tuple[str, str], list[Event]] = {}
+            for event in outbox.events:
+                said.setdefault((event.key, event.cause), []).append(event)
+            causes = [_message(content) for content in contents]
+            return [
+                _Decided(outcome, said.get((cause.key, cause.type), ()))
+                for outcome, cause in zip(outcomes, causes, strict=True)
+            ]
 
         try:
             return await self._unit_of_work.run(unit)
@@ -160,17 +188,18 @@ class Consumer(Generic[M]):
                 raise
             if len(opened) > 1:
                 log.info("a batch failed; doing it one at a time", size=len(opened), error=str(error)[:200])
-                return [outcome for message in opened for outcome in await self._attempt([message])]
+                return [decided for message in opened for decided in await self._attempt([message])]
             if fault is db.Fault.RACE and races:
                 return await self._attempt(opened, races - 1)
-            return [self._reading.dispose(opened[0].origin, error, _now())]
+            return [_Decided(self._reading.dispose(opened[0].origin, error, _now()))]
 
     async def _settle(
-        self, inbox: Inbox, opened: Sequence[_Opened[M]], outcomes: Sequence[Outcome], *, all_before: bool
+        self, inbox: Inbox, opened: Sequence[_Opened[M]], decided: Sequence[_Decided], *, all_before: bool
     ) -> None:
         """Copy what did not end well to where it belongs, and only then ack the originals."""
         copies = []
-        for message, outcome in zip(opened, outcomes, strict=True):
+        for message, decision in zip(opened, decided, strict=True):
+            outcome = decision.outcome
             _tell(message, outcome)
             match outcome:
                 case Done():
@@ -203,6 +232,64 @@ class Consumer(Generic[M]):
             ),
             expires_in=expires_in,
         )
+
+    def _record(self, opened: Sequence[_Opened[M]], decided: Sequence[_Decided], *, took_ms: float) -> Record:
+        """What those who look on are told of a batch."""
+        return Record(
+            service=self._session.service,
+            replica=REPLICA,
+            at=_now(),
+            took_ms=took_ms,
+            entries=[self._entry(*pair) for pair in zip(opened, decided, strict=True)],
+        )
+
+    def _entry(self, message: _Opened[M], decided: _Decided) -> Entry:
+        origin, delivery = message.origin, message.delivery
+        entry = Entry(
+            saga=_key(message) or delivery.correlation_id or "",
+            type=origin.type,
+            attempt=origin.history.attempts + 1,
+            waited_ms=_waited_ms(delivery.headers.get("cloudEvents_time"), message.taken_at),
+            said=[(event.type, event.traceparent) for event in decided.said],
+            trace=valid_traceparent(delivery.headers.get("traceparent")) or "",
+        )
+        match decided.outcome:
+            case Done(deed=deed):
+                entry.deed = deed
+                _give_reason(entry, message.content)
+                if deed is Deed.IGNORED:
+                    # It came in one batch with the message that caused it.
+                    entry.said = ()
+            case Retry(level=level, reason=reason, detail=detail):
+                entry.became, entry.reason, entry.detail = Became.RETRY, reason, detail
+                entry.delay_ms = self._settings.retry_delays[level].milliseconds
+            case Dead(reason=reason, detail=detail):
+                entry.became, entry.reason, entry.detail = Became.DEAD, reason, detail
+            case Parked(reason=reason, detail=detail):
+                entry.became, entry.reason, entry.detail = Became.PARKED, reason, detail
+        return entry
+
+
+def _message(content: Message | DeadLetter) -> Message:
+    return content.message if isinstance(content, DeadLetter) else content
+
+
+def _give_reason(entry: Entry, content: Message | DeadLetter | None) -> None:
+    """Why the saga ended: of what died here, and of what failed elsewhere."""
+    match content:
+        case DeadLetter(reason=reason, detail=detail):
+            entry.reason, entry.detail = reason, detail
+        case Message(body=Failed(reason=reason, detail=detail)):
+            entry.reason, entry.detail = reason, detail
+
+
+def _waited_ms(published_at: object, taken_at: datetime) -> int:
+    """How long a message was on its way, as its publisher's clock and ours tell; 0 if nobody knows."""
+    try:
+        waited = taken_at - datetime.fromisoformat(str(published_at))
+    except (ValueError, TypeError, OverflowError):
+        return 0
+    return max(0, round(1000 * waited.total_seconds()))
 
 
 def reading_messages(settings: Settings) -> Reading[Message]:

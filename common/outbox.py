@@ -66,6 +66,11 @@ class Event:
     due_at: datetime
     parked_because: str | None = None
     detail: str | None = None
+    cause: str = ""
+    """The type of the message that it follows from; told to those who look on, and not stored."""
+
+
+_STORED = tuple(field.name for field in dataclasses.fields(Event) if field.name != "cause")
 
 
 class Outbox:
@@ -80,9 +85,11 @@ class Outbox:
         self._then: list[Callable[[], None]] = []
         self._events: dict[tuple[str, str, str], Event] = {}
 
-    def stage(self, type_: str, key: str, body: str, traceparent: str | None) -> None:
+    def stage(self, type_: str, key: str, body: str, traceparent: str | None, *, cause: str = "") -> None:
         """Emit an event when the transaction commits. `key` is the saga's id, or the command's own."""
-        self._events[type_, key, body] = self._event(type_, key, body, traceparent)
+        if (type_, key, body) not in self._events:
+            self._events[type_, key, body] = event = self._event(type_, key, body, traceparent)
+            event.cause = cause
 
     def park(self, type_: str, key: str, body: str, *, reason: str, detail: str) -> None:
         """Put what could not be emitted before a person when the transaction commits."""
@@ -288,7 +295,7 @@ class Relay:
 
 
 def _event(row: OutboxRow) -> Event:
-    return Event(**{field.name: getattr(row, field.name) for field in dataclasses.fields(Event)})
+    return Event(**{name: getattr(row, name) for name in _STORED})
 
 
 def is_mandatory(type_: str) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 
 from common import saga, topology
 from common.db import Fault
@@ -19,9 +19,32 @@ from common.messages import Malformed, Message, UnknownType, printable
 from common.settings import Delay
 
 
+class Deed(StrEnum):
+    """What was done about a message that ended well; for those who look on, no decision depends on it."""
+
+    DID = "did"
+    """The service's part, for the first time."""
+    REPEATED = "repeated"
+    """Said the answer again, to a message that came again."""
+    UNDID = "undid"
+    """Compensated."""
+    CLOSED = "closed"
+    """Remembered never to do it."""
+    FAILED = "failed"
+    """A dead letter ended the saga here."""
+    ANSWERED = "answered"
+    """A command beside the saga has its answer."""
+    SENT = "sent"
+    """A notice was delivered."""
+    IGNORED = "ignored"
+    """There was nothing to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """Handled, or rightly ignored. The original is acked."""
+
+    deed: Deed = field(default=Deed.DID, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pamqp.exceptions import PAMQPException
 
 from common import bus, db, health, telemetry, topology
 from common.consumer import Consumer, Handle, reading_dead_letters, reading_messages
+from common.history import Observers
 from common.life import Life, patiently
 from common.messages import Message
 from common.outbox import Relay
@@ -39,7 +40,8 @@ _GOOD_SESSION = 10.0
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
 
-Background = Callable[[Life, UnitOfWork], Awaitable[None]]
+#: `background(life, unit_of_work, observers)` works beside the messages until the service is to stop.
+Background = Callable[[Life, UnitOfWork, Observers], Awaitable[None]]
 
 _BROKER_IS_AWAY = (
     aiormq.exceptions.AMQPError,
@@ -113,6 +115,7 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
     """Run a service until `life` is asked to stop."""
     relay = Relay(settings.outbox_limit, life)
     unit_of_work = UnitOfWork(life, relay)
+    observers = Observers()
     url = settings.database_url or f"sqlite://var/data/{service.name}.sqlite3"
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(health.serve(life.health, settings.health_host, settings.health_port))
@@ -126,7 +129,7 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
                 return
             raise
         log.info("started")
-        background = asyncio.create_task(_background(service, life, unit_of_work))
+        background = asyncio.create_task(_background(service, life, unit_of_work, observers))
         wait = _FIRST_WAIT
         while not life.is_stopping():
             opened_at = time.monotonic()
@@ -134,7 +137,9 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
                 async with bus.open_session(settings.rabbitmq_url, service.name) as session:
                     objects = topology.derive(settings.retry_delays)
                     await (session.declare(objects) if settings.declare_topology else session.check(objects))
-                    await _serve(service, settings, session, unit_of_work, relay, life)
+                    tells = observers.joined_by(session.tell) if settings.history else contextlib.nullcontext()
+                    with tells:
+                        await _serve(service, settings, session, unit_of_work, relay, life, observers)
             except (Exception, asyncio.CancelledError) as error:
                 # A connection that dies while it is opened raises nearly anything, a bare Exception and even
                 # CancelledError included; only our own cancellation is one.
@@ -153,9 +158,9 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
         log.info("stopped")
 
 
-async def _background(service: Service, life: Life, unit_of_work: UnitOfWork) -> None:
+async def _background(service: Service, life: Life, unit_of_work: UnitOfWork, observers: Observers) -> None:
     if service.background is not None:
-        await service.background(life, unit_of_work)
+        await service.background(life, unit_of_work, observers)
 
 
 async def _serve(
@@ -165,11 +170,14 @@ async def _serve(
     unit_of_work: UnitOfWork,
     relay: Relay,
     life: Life,
+    observers: Observers,
 ) -> None:
     """Work in this session until it ends or the service is to stop; then finish what is in hand."""
-    consumer = Consumer(session, settings, unit_of_work, relay, reading_messages(settings), service.handle)
+    consumer = Consumer(
+        session, settings, unit_of_work, relay, reading_messages(settings), service.handle, observers
+    )
     undertaker = Consumer(
-        session, settings, unit_of_work, relay, reading_dead_letters(settings), service.dead_letter
+        session, settings, unit_of_work, relay, reading_dead_letters(settings), service.dead_letter, observers
     )
     queues = [topology.events_queue(service.name)]
     if command_keys(service.name):

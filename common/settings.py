@@ -97,6 +97,10 @@ class Settings(BaseSettings):
         default=True,
         description="`false`: only check that the broker's objects exist; a deployer declares them.",
     )
+    history: bool = Field(
+        default=True,
+        description="`false`: tell the history nothing, so that `saga show` and the board know nothing.",
+    )
     health_host: str = Field("127.0.0.1", description="Where the health endpoint listens.")
     health_port: int = Field(0, ge=0, le=65535, description="Port of `/live` and `/ready`; 0: no health endpoint.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")

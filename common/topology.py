@@ -10,10 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common import saga
+from common.history import OPERATOR
 from common.settings import Delay
 
 EVENTS = "saga.events"
 RECOVERY = "saga.recovery"
+#: The stream that tells what the services did. No saga depends on it.
+HISTORY = "saga.history"
+#: What it forgets first: what is older, or what does not fit. Whole segments are forgotten, so they are small.
+HISTORY_AGE = "7D"
+HISTORY_BYTES = 2 * 1024 * 1024 * 1024
+_HISTORY_SEGMENT = 50 * 1024 * 1024
 
 #: Deliveries without an answer before the broker declares a message deadly. A crash guard only: up to
 #: RabbitMQ 4.2 every lost connection counts, also for the innocent neighbours that were prefetched.
@@ -28,7 +35,7 @@ MAX_COMMAND_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable quorum queue and its arguments."""
+    """A durable quorum queue, or the stream of the history, and its arguments."""
 
     name: str
     arguments: Mapping[str, str | int] = field(default_factory=dict)
@@ -83,6 +90,11 @@ def return_key(service: str) -> str:
     return f"{service}.return"
 
 
+def history_key(teller: str) -> str:
+    """The routing key under which a service, or an operator, tells the history what it did."""
+    return f"{teller}.history"
+
+
 def derive(delays: Sequence[Delay]) -> Topology:
     """The whole topology for these retry levels. Every service declares all of it, so start order is free."""
     queues: list[Queue] = []
@@ -102,6 +114,8 @@ def derive(delays: Sequence[Delay]) -> Topology:
         for queue, keys in listened.items():
             bindings += [Binding(EVENTS, key, queue) for key in keys]
             stale += [Binding(EVENTS, key, queue) for key in saga.vocabulary() if key not in keys]
+    queues.append(_history())
+    bindings += [Binding(RECOVERY, history_key(teller), HISTORY) for teller in (*saga.SERVICES, OPERATOR)]
     return Topology((EVENTS, RECOVERY), tuple(queues), tuple(bindings), tuple(stale))
 
 
@@ -132,6 +146,16 @@ def _events(service: str) -> Queue:
 def _commands(service: str) -> Queue:
     bounds = {"x-max-length": MAX_COMMANDS, "x-max-length-bytes": MAX_COMMAND_BYTES}
     return Queue(commands_queue(service), _work(service) | bounds)
+
+
+def _history() -> Queue:
+    arguments: dict[str, str | int] = {
+        "x-queue-type": "stream",
+        "x-max-age": HISTORY_AGE,
+        "x-max-length-bytes": HISTORY_BYTES,
+        "x-stream-max-segment-size-bytes": _HISTORY_SEGMENT,
+    }
+    return Queue(HISTORY, arguments)
 
 
 def _retry(service: str, delay: Delay) -> Queue:

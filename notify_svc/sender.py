@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal, cast
 
-from common import rows
+from common import rows, saga
+from common.history import REPLICA, Became, Entry, Observers, Record
 from common.life import Life
 from common.messages import Sent
 from common.outbox import Outbox
+from common.recovery import Deed
 from common.telemetry import alarm, log
 from common.unit_of_work import UnitOfWork
 from notify_svc import domain
@@ -24,6 +26,9 @@ from notify_svc.domain import State
 from notify_svc.handover import LEASE, SECONDS_PER_NOTICE, Handover
 from notify_svc.models import Notice
 
+_SENT = saga.step_of("notify").emits
+#: What those who look on are told a notice is; no message has this type.
+_NOTICE = "notice"
 _AT_ONCE = 200
 _IDLE_SECONDS = 0.5
 #: When the service is to stop, what is being sent gets this long.
@@ -58,7 +63,9 @@ def to_urls(urls: tuple[str, ...]) -> Channel:
     return send
 
 
-async def run(life: Life, unit_of_work: UnitOfWork, channel: Channel, handover: Handover) -> None:
+async def run(
+    life: Life, unit_of_work: UnitOfWork, observers: Observers, *, channel: Channel, handover: Handover
+) -> None:
     """Deliver what is handed over, and what is due in the database, until the service is to stop."""
     handover.open(has_sender=True)
     try:
@@ -66,9 +73,9 @@ async def run(life: Life, unit_of_work: UnitOfWork, channel: Channel, handover: 
         while not life.is_stopping():
             try:
                 if fresh := handover.take(_AT_ONCE, datetime.now(UTC)):
-                    await _deliver(life, unit_of_work, channel, fresh)
+                    await _deliver(life, unit_of_work, channel, fresh, observers)
                 if time.monotonic() >= next_look:
-                    found = await deliver(life, unit_of_work, channel)
+                    found = await deliver(life, unit_of_work, channel, observers)
                     next_look = time.monotonic() + _IDLE_SECONDS if found < _AT_ONCE else -math.inf
             except Exception:  # noqa: BLE001 - whatever it was, the notices are still in the database
                 if life.is_stopping():
@@ -80,17 +87,25 @@ async def run(life: Life, unit_of_work: UnitOfWork, channel: Channel, handover: 
         handover.open(has_sender=False)
 
 
-async def deliver(life: Life, unit_of_work: UnitOfWork, channel: Channel) -> int:
+async def deliver(life: Life, unit_of_work: UnitOfWork, channel: Channel, observers: Observers) -> int:
     """Deliver one round of notices that are due in the database, and tell how many they were."""
     notices = await unit_of_work.run(_lease)
     if notices:
-        await _deliver(life, unit_of_work, channel, notices)
+        await _deliver(life, unit_of_work, channel, notices, observers)
     return len(notices)
 
 
-async def _deliver(life: Life, unit_of_work: UnitOfWork, channel: Channel, leased: list[Notice]) -> None:
+async def _deliver(
+    life: Life, unit_of_work: UnitOfWork, channel: Channel, leased: list[Notice], observers: Observers
+) -> None:
+    began = time.perf_counter()
     delivered = await _send_all(life, leased, channel)
-    await unit_of_work.run(lambda now, outbox: _settle(leased, delivered, now, outbox))
+    entries = await unit_of_work.run(lambda now, outbox: _settle(leased, delivered, now, outbox))
+    if observers and entries:
+        took_ms = 1000 * (time.perf_counter() - began)
+        observers.tell(
+            Record(service="notify", replica=REPLICA, at=datetime.now(UTC), took_ms=took_ms, entries=entries)
+        )
 
 
 async def _lease(now: datetime, outbox: Outbox) -> list[Notice]:
@@ -126,13 +141,17 @@ async def _send_all(life: Life, notices: list[Notice], channel: Channel) -> dict
     return outcomes
 
 
-async def _settle(leased: list[Notice], delivered: dict[str, bool | None], now: datetime, outbox: Outbox) -> None:
+async def _settle(
+    leased: list[Notice], delivered: dict[str, bool | None], now: datetime, outbox: Outbox
+) -> list[Entry]:
+    """Write what became of these notices, and tell it."""
     attempts = {notice.saga_id: notice.attempts for notice in leased}
     found = await rows.find(Notice, attempts, lock=True)
     # One whose lease ran out is somebody else's now: its count of attempts has moved on.
     ours = [
         notice for notice in found if (notice.state, notice.attempts) == (State.PENDING, attempts[notice.saga_id])
     ]
+    entries = []
     for notice in ours:
         kind = cast("Literal['completed', 'failed']", notice.kind)
         sent = Sent(payment_id=notice.saga_id, user_id=notice.user_id, kind=kind, sent_at=now)
@@ -140,22 +159,46 @@ async def _settle(leased: list[Notice], delivered: dict[str, bool | None], now: 
             case True:
                 notice.state = State.SENT
                 notice.settled_at = now
-                outbox.stage("notification.sent", notice.saga_id, sent.encode(), notice.traceparent)
+                outbox.stage(_SENT, notice.saga_id, sent.encode(), notice.traceparent, cause=_NOTICE)
+                entries.append(_entry(notice))
             case None:
                 notice.attempts -= 1
                 notice.due_at = now
             case False:
-                _put_off(notice, sent, now, outbox)
+                entries.append(_put_off(notice, sent, now, outbox))
     outbox.writes.update(Notice, ours, "state", "attempts", "due_at", "settled_at")
+    said: dict[str, list[tuple[str, str]]] = {}
+    for event in outbox.events:
+        said.setdefault(event.key, []).append((event.type, event.traceparent))
+    for entry in entries:
+        entry.said = said.get(entry.saga, ())
+    return entries
 
 
-def _put_off(notice: Notice, sent: Sent, now: datetime, outbox: Outbox) -> None:
+def _entry(notice: Notice) -> Entry:
+    """What those who look on are told of a notice that was delivered."""
+    return Entry(
+        saga=notice.saga_id,
+        type=_NOTICE,
+        deed=Deed.SENT,
+        attempt=notice.attempts,
+        trace=notice.traceparent or "",
+    )
+
+
+def _put_off(notice: Notice, sent: Sent, now: datetime, outbox: Outbox) -> Entry:
     """Try again later, or, after the last attempt, put it before a person."""
+    entry = _entry(notice)
+    entry.deed, entry.reason = "", "channel_failed"
     if wait := domain.wait_after(notice.attempts):
         notice.due_at = now + wait
-        return
+        entry.became, entry.detail = Became.RETRY, "no channel took it"
+        entry.delay_ms = round(1000 * wait.total_seconds())
+        return entry
     notice.state = State.PARKED
     notice.settled_at = now
     detail = f"no channel took it in {notice.attempts} attempts"
     alarm("a notice is parked", saga=notice.saga_id, detail=detail)
-    outbox.park("notification.sent", notice.saga_id, sent.encode(), reason="channel_failed", detail=detail)
+    outbox.park(_SENT, notice.saga_id, sent.encode(), reason="channel_failed", detail=detail)
+    entry.became, entry.detail = Became.PARKED, detail
+    return entry

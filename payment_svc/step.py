@@ -5,7 +5,7 @@ from __future__ import annotations
 from common import rows, saga
 from common.barrier import PROTOCOL_BROKEN, Barrier, Broken
 from common.messages import Body, Cancelled, Completed, Expired, Failed, Message, Paid, Pay
-from common.recovery import DONE, Outcome, Parked
+from common.recovery import Deed, Done, Outcome, Parked
 from common.rows import Writes
 from common.unit_of_work import Batch
 from payment_svc import domain
@@ -92,7 +92,9 @@ class Work:
         if payment is None or state is None:
             what = f"is {payment.state}" if payment else "is unknown here"
             return Parked(PROTOCOL_BROKEN, f"{message.type} says the saga happened, but its payment {what}")
+        deed = Deed.REPEATED
         if payment.state != state:
+            deed = Deed.DID
             self._settle(payment, state)
         assert payment.settled_at is not None
         completed = Completed(
@@ -101,8 +103,10 @@ class Work:
             amount=payment.amount,
             completed_at=payment.settled_at,
         )
-        self._outbox.stage(saga.COMPLETED, message.key, completed.encode(), message.traceparent)
-        return DONE
+        self._outbox.stage(
+            saga.COMPLETED, message.key, completed.encode(), message.traceparent, cause=message.type
+        )
+        return Done(deed)
 
     def _settle(self, payment: Payment, state: State) -> None:
         payment.state = state

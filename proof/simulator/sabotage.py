@@ -21,6 +21,7 @@ from common.barrier import CommandRecord, SagaStep
 from common.bus import Copy, Inbox, Session
 from common.channel import Delivery
 from common.consumer import Consumer
+from common.history import Observers
 from common.life import Life
 from common.outbox import Confirmation, Confirmed, Event, Outbox, OutboxRow, Publisher, Relay, Unroutable
 from common.recovery import Done, Outcome
@@ -243,7 +244,9 @@ def _keeps_what_failed() -> Sabotage:
 def _sent_before_sending() -> Sabotage:
     """Notices that count as sent before they are."""
 
-    async def hasty(life: Life, unit_of_work: UnitOfWork, channel: sender.Channel, leased: list[Notice]) -> None:
+    async def hasty(
+        life: Life, unit_of_work: UnitOfWork, channel: sender.Channel, leased: list[Notice], _: Observers
+    ) -> None:
         sent: dict[str, bool | None] = {notice.saga_id: True for notice in leased}
         await unit_of_work.run(lambda now, staged: sender._settle(leased, sent, now, staged))  # noqa: SLF001
         await sender._send_all(life, leased, channel)  # noqa: SLF001 - as above

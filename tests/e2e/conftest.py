@@ -8,16 +8,33 @@ import os
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
 from tests.e2e.books import audit
 from tests.e2e.sales import Sales
 from tests.e2e.system import System, tidy
+from tests.support.eventually import eventually
 from tools import images
 from tools.docker_engine import only_one
 from tools.images import Images
+
+#: Lines of each service's log that a failed test shows: a fault that comes once in a while must be told at once.
+_LINES = 25
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the services said lately beside a failure."""
+    report = yield
+    system = getattr(item, "funcargs", {}).get("system")
+    if report.failed and call.when == "call" and isinstance(system, System):
+        for name, node in system.services.items():
+            report.sections.append((f"log of {name}", "\n".join(node.logs().splitlines()[-_LINES:])))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +65,13 @@ async def system(whole_system: System, mark: str) -> AsyncIterator[System]:
     """The system, whole again after the test; and nothing that the test did is done by half."""
     yield whole_system
     await whole_system.heal()
-    found = await audit(whole_system, mark)
-    assert not found, "\n".join(found)
+
+    # A test may end while its last event is being published: to be half-way is no fault, to stay there is one.
+    async def whole() -> None:
+        found = await audit(whole_system, mark)
+        assert not found, "\n".join(found)
+
+    await eventually(whole)
 
 
 @pytest.fixture

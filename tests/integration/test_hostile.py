@@ -305,8 +305,9 @@ def consumer_of(payment: Bench, session: Session) -> Consumer[Message]:
     """The payment service's consumer in this session."""
     settings = Settings()
     return Consumer(
-        session, settings, payment.unit_of_work, payment.relay, reading_messages(settings), payment.service.handle
-    )
+        session, settings, payment.unit_of_work, payment.relay,
+        reading_messages(settings), payment.service.handle, payment.observers,
+    )  # fmt: skip
 
 
 async def test_two_hundred_refusals_are_copied_at_once_and_not_one_after_the_other(payment: Bench) -> None:
@@ -451,7 +452,7 @@ async def test_a_nonsense_trace_on_a_failure_is_ignored_and_the_notice_is_writte
     inbox.deliver("queue.failed", bodies.failure(), headers={"traceparent": NONSENSE[trace]})
     assert (await notify.consume(inbox)).copies == []
     assert (await Notice.get(saga_id="p-1")).traceparent is None
-    await sender.deliver(Life("notify"), notify.unit_of_work, sender.to_log)
+    await sender.deliver(Life("notify"), notify.unit_of_work, sender.to_log, notify.observers)
     version, fresh, span, flags = (await emitted_traces())["notification.sent"]
     assert (version, len(fresh), len(span), flags) == ("00", 32, 16, "01")
     assert fresh != TRACE
@@ -462,7 +463,7 @@ async def test_a_valid_trace_on_a_failure_is_passed_on_to_the_notice(notify: Ben
     inbox = HandFedInbox("notify.events")
     inbox.deliver("queue.failed", bodies.failure(), headers={"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"})
     assert (await notify.consume(inbox)).copies == []
-    await sender.deliver(Life("notify"), notify.unit_of_work, sender.to_log)
+    await sender.deliver(Life("notify"), notify.unit_of_work, sender.to_log, notify.observers)
     _, same, span, _ = (await emitted_traces())["notification.sent"]
     assert same == TRACE
     assert span != "b7ad6b7169203331"
@@ -535,7 +536,7 @@ async def test_notices_go_out_through_apprise_word_for_word(
     odd = r"*no* <b>points</b> &amp; \n {left} % \u00fc: ü 漢 _a_"
     await notify.do(forward("notify"), failure("p-2", detail=odd))
     channel = sender.to_urls((one.url, two.url))
-    assert await sender.deliver(Life("notify"), notify.unit_of_work, channel) == 2
+    assert await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers) == 2
     expected = [
         (
             "Concert payment completed",
@@ -557,13 +558,13 @@ async def test_a_notice_that_apprise_cannot_deliver_is_tried_again(
     webhook = await serve(Webhook(500))
     await notify.do(forward("notify"))
     channel = sender.to_urls((webhook.url,))
-    await sender.deliver(Life("notify"), notify.unit_of_work, channel)
+    await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers)
     notice = await Notice.get(saga_id="p-1")
     assert (notice.state, notice.attempts) == ("PENDING", 1)
     assert await notify.said() == []
     notice.due_at = notice.due_at.replace(year=2020)
     await notice.save()
-    await sender.deliver(Life("notify"), notify.unit_of_work, channel)
+    await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers)
     assert (await Notice.get(saga_id="p-1")).state == "SENT"
     assert len(webhook.posted) == 2
     assert await notify.said() == ["notification.sent"]

@@ -52,8 +52,8 @@ async def test_both_kinds_of_notices_are_sent_once_and_said(notify: Bench) -> No
     channel = Channel()
     await notify.do(forward("notify"), failure("p-2", detail="nobody was given this token"))
     assert await notify.said() == [], "not before it has gone out"
-    assert await sender.deliver(Life("notify"), notify.unit_of_work, channel) == 2
-    assert await sender.deliver(Life("notify"), notify.unit_of_work, channel) == 0
+    assert await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers) == 2
+    assert await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers) == 0
     assert len(channel.sent) == 2
     assert any("nobody was given this token" in text for text in channel.sent)
     events = {body["payment_id"]: (type_, body["kind"]) for type_, body in await notify.events()}
@@ -66,7 +66,7 @@ async def test_a_repeated_pivot_sends_no_second_notice(notify: Bench) -> None:
     channel = Channel()
     for _ in range(3):
         await notify.do(forward("notify"), forward("notify"), failure())
-        await sender.deliver(Life("notify"), notify.unit_of_work, channel)
+        await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers)
     assert len(channel.sent) == 1
 
 
@@ -79,14 +79,14 @@ async def test_a_failing_channel_is_tried_again_after_growing_waits_and_then_par
     await notify.do(forward("notify"))
     waits: list[timedelta] = []
     for _ in domain.WAITS:
-        assert await sender.deliver(Life("notify"), notify.unit_of_work, channel) == 1
+        assert await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers) == 1
         waits.append(await wait_of())
-        assert await sender.deliver(Life("notify"), notify.unit_of_work, channel) == 0, "it waits"
+        assert await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers) == 0
         assert await OutboxRow.all().count() == 0
         await due_again()
     for wait, expected in zip(waits, domain.WAITS, strict=True):
         assert expected - timedelta(seconds=5) < wait <= expected
-    assert await sender.deliver(Life("notify"), notify.unit_of_work, channel) == 1
+    assert await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers) == 1
     notice = await Notice.get(saga_id="p-1")
     assert (notice.state, notice.attempts) == ("PARKED", len(domain.WAITS) + 1)
     (row,) = await OutboxRow.all()
@@ -95,7 +95,7 @@ async def test_a_failing_channel_is_tried_again_after_growing_waits_and_then_par
     assert topology.parked_queue("notify") == "notify.parked"
     assert await notify.said() == []
     await due_again()
-    assert await sender.deliver(Life("notify"), notify.unit_of_work, channel) == 0
+    assert await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers) == 0
     assert await notify.state() == "done"
 
 
@@ -104,7 +104,7 @@ async def test_a_channel_that_recovers_sends_the_notice(notify: Bench) -> None:
     channel = Channel(fails=2)
     await notify.do(forward("notify"))
     for _ in range(3):
-        await sender.deliver(Life("notify"), notify.unit_of_work, channel)
+        await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers)
         await due_again()
     assert len(channel.sent) == 1
     assert await notify.said() == ["notification.sent"]
@@ -119,7 +119,7 @@ async def test_one_channel_that_fails_does_not_hold_up_other_notices(notify: Ben
         return True
 
     await notify.do(forward("notify"), forward("notify", "p-2", user_id="bob"), forward("notify", "p-3"))
-    await sender.deliver(Life("notify"), notify.unit_of_work, picky)
+    await sender.deliver(Life("notify"), notify.unit_of_work, picky, notify.observers)
     states = {notice.saga_id: notice.state for notice in await Notice.all()}
     assert states == {"p-1": "SENT", "p-2": "PENDING", "p-3": "SENT"}
 
@@ -133,7 +133,7 @@ async def test_a_notice_in_hand_is_leased_and_taken_up_again_when_its_sender_die
     assert LEASE / 2 < await wait_of() <= LEASE
     await due_again()
     channel = Channel()
-    await sender.deliver(Life("notify"), notify.unit_of_work, channel)
+    await sender.deliver(Life("notify"), notify.unit_of_work, channel, notify.observers)
     assert len(channel.sent) == 1
 
 
@@ -146,7 +146,7 @@ async def test_no_transaction_is_open_while_a_notice_is_sent(notify: Bench) -> N
 
     await notify.do(forward("notify"))
     async with asyncio.timeout(20):
-        await sender.deliver(Life("notify"), notify.unit_of_work, slow)
+        await sender.deliver(Life("notify"), notify.unit_of_work, slow, notify.observers)
     assert await notify.state("p-2") == "done"
 
 
@@ -156,10 +156,10 @@ async def test_a_sender_whose_lease_ran_out_does_not_undo_what_another_has_settl
 
     async def slow(_: Notice) -> bool:
         await due_again()
-        await sender.deliver(Life("notify"), notify.unit_of_work, Channel())
+        await sender.deliver(Life("notify"), notify.unit_of_work, Channel(), notify.observers)
         return False
 
-    await sender.deliver(Life("notify"), notify.unit_of_work, slow)
+    await sender.deliver(Life("notify"), notify.unit_of_work, slow, notify.observers)
     assert (await Notice.get(saga_id="p-1")).state == "SENT"
 
 
@@ -183,7 +183,9 @@ async def test_the_sender_works_until_the_service_stops_whatever_happens(
     monkeypatch.setattr(sender, "deliver", stumbling)
     channel = Channel()
     await notify.do(forward("notify"))
-    running = asyncio.create_task(sender.run(notify.life, notify.unit_of_work, channel, Handover()))
+    running = asyncio.create_task(
+        sender.run(notify.life, notify.unit_of_work, notify.observers, channel=channel, handover=Handover())
+    )
     await eventually(lambda: channel.sent, seconds=10)
     await notify.do(forward("notify", "p-2"))
     await eventually(lambda: len(channel.sent) == 2, seconds=10)
@@ -219,5 +221,5 @@ async def test_a_sender_takes_what_another_has_not_in_hand_and_waits_for_nobody(
 async def test_the_log_is_a_channel(notify: Bench) -> None:
     """Where no channel is set, the notice is in the database and counts as told."""
     await notify.do(forward("notify"))
-    await sender.deliver(Life("notify"), notify.unit_of_work, sender.to_log)
+    await sender.deliver(Life("notify"), notify.unit_of_work, sender.to_log, notify.observers)
     assert (await Notice.get(saga_id="p-1")).state == "SENT"

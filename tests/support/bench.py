@@ -14,6 +14,7 @@ from tortoise import Model
 from common import db, runner, saga
 from common.barrier import CommandRecord, SagaStep
 from common.consumer import Consumer, Handle, reading_dead_letters, reading_messages
+from common.history import Observers
 from common.life import Life
 from common.messages import Message
 from common.outbox import Outbox, OutboxRow, Relay
@@ -63,6 +64,7 @@ class Bench:
     life: Life = field(init=False)
     relay: Relay = field(init=False)
     unit_of_work: UnitOfWork = field(init=False)
+    observers: Observers = field(default_factory=Observers)
 
     def __post_init__(self) -> None:
         self.life = Life(self.service.name)
@@ -95,13 +97,13 @@ class Bench:
         if inbox.queue.endswith(".dead"):
             undertaker = Consumer(
                 session, settings, self.unit_of_work, self.relay,
-                reading_dead_letters(settings), self.service.dead_letter,
+                reading_dead_letters(settings), self.service.dead_letter, self.observers,
             )  # fmt: skip
             await undertaker._work(inbox, inbox.take(1000))
         else:
             consumer = Consumer(
                 session, settings, self.unit_of_work, self.relay,
-                reading_messages(settings), handle or self.service.handle,
+                reading_messages(settings), handle or self.service.handle, self.observers,
             )  # fmt: skip
             await consumer._work(inbox, inbox.take(1000))
         return session

@@ -69,7 +69,7 @@ async def _work(url: str, service: str, messages: Sequence[Message]) -> list[Mes
                 (outcome,) = await here.bury(DeadLetter(message, outcome.reason, outcome.detail, 1))
             assert outcome == Done()
         if service == "notify":
-            await sender.deliver(Life("notify"), here.unit_of_work, sender.to_log)
+            await sender.deliver(Life("notify"), here.unit_of_work, sender.to_log, here.observers)
         said = [Message(row.type, decode_stored(row.type, row.body)) for row in await OutboxRow.all()]
         await OutboxRow.all().delete()
         return said

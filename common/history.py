@@ -1,0 +1,190 @@
+"""The history: what each service tells of what it did, so that people can see a saga which nobody conducts.
+
+One message a batch, published to a stream and never confirmed: if the history is switched off, full or gone, no
+saga notices. The databases stay the truth; whoever reads the history must expect holes and repetitions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from common.telemetry import log
+
+_VERSION = 1
+#: How this process is told from its twins.
+REPLICA = f"{socket.gethostname()}-{os.getpid()}"
+#: The service of a record that tells what an operator did.
+OPERATOR = "operator"
+
+
+class Became(StrEnum):
+    """What became of a message."""
+
+    DONE = "done"
+    RETRY = "retry"
+    DEAD = "dead"
+    PARKED = "parked"
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """What became of one message in one service.
+
+    `saga` is its key, empty if it could not be read. `deed` (see `common.recovery.Deed`) tells what `done` was.
+    `said` are the events that it caused, each with its traceparent; `trace` is the one it came with. `waited_ms`:
+    how long it was on its way, 0 if nobody knows. An operator's act has the act as its `type`, and `by` and `why`.
+    """
+
+    saga: str
+    type: str
+    became: str = Became.DONE
+    deed: str = ""
+    reason: str = ""
+    detail: str = ""
+    attempt: int = 1
+    delay_ms: int = 0
+    waited_ms: int = 0
+    said: Sequence[tuple[str, str]] = ()
+    trace: str = ""
+    by: str = ""
+    why: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """What one service did in one batch. `at` is when it was settled, `took_ms` how long it took."""
+
+    service: str
+    replica: str
+    at: datetime
+    took_ms: float
+    entries: Sequence[Entry]
+
+
+Observe = Callable[[Record], None]
+
+
+class Observers:
+    """Whoever looks on, told of every batch once it is settled. None of them can hold it up or hurt it."""
+
+    def __init__(self) -> None:
+        self._observers: list[Observe] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._observers)
+
+    @contextlib.contextmanager
+    def joined_by(self, observe: Observe) -> Iterator[None]:
+        """Tell `observe`, too, for a while. It must not wait."""
+        self._observers.append(observe)
+        try:
+            yield
+        finally:
+            self._observers.remove(observe)
+
+    def tell(self, record: Record) -> None:
+        """Tell all of them of a batch."""
+        for observe in self._observers:
+            try:
+                observe(record)
+            except Exception:  # noqa: BLE001 - what was done is done, whoever stumbles over it
+                log.exception("an observer stumbled")
+
+
+def encode(record: Record) -> bytes:
+    """A record as the stream holds it: JSON, without what is empty."""
+    told = {
+        "v": _VERSION,
+        "service": record.service,
+        "replica": record.replica,
+        "at": record.at.isoformat(),
+        "took_ms": round(record.took_ms, 3),
+        "entries": [_told(entry) for entry in record.entries],
+    }
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    told: dict[str, Any] = {"saga": entry.saga, "type": entry.type, "became": entry.became}
+    # Written out rather than looped over: this runs for each message.
+    if entry.deed:
+        told["deed"] = entry.deed
+    if entry.reason:
+        told["reason"] = entry.reason
+        told["detail"] = entry.detail
+    if entry.attempt != 1:
+        told["attempt"] = entry.attempt
+    if entry.delay_ms:
+        told["delay_ms"] = entry.delay_ms
+    if entry.waited_ms:
+        told["waited_ms"] = entry.waited_ms
+    if entry.said:
+        told["said"] = entry.said
+    if entry.trace:
+        told["trace"] = entry.trace
+    if entry.by:
+        told["by"] = entry.by
+    if entry.why:
+        told["why"] = entry.why
+    return told
+
+
+def decode(body: bytes) -> Record:
+    """Read a record; ValueError if it is none. Anybody may write to a stream."""
+    try:
+        told = json.loads(body)
+        if told["v"] != _VERSION:
+            raise ValueError(f"version {told['v']!r} of the history is unknown; use a newer program")
+        at = datetime.fromisoformat(told["at"])
+        if at.tzinfo is None:
+            raise ValueError(f"{told['at']!r} has no offset")
+        return Record(
+            service=_text(told, "service"),
+            replica=_text(told, "replica"),
+            at=at,
+            took_ms=float(told["took_ms"]),
+            entries=[_entry(entry) for entry in told["entries"]],
+        )
+    except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"no record of the history: {type(error).__name__}: {error}") from None
+
+
+def _entry(told: Mapping[str, Any]) -> Entry:
+    said = tuple((str(type_), str(trace)) for type_, trace in told.get("said", ()))
+    return Entry(
+        saga=_text(told, "saga"),
+        type=_text(told, "type"),
+        became=Became(told["became"]),
+        deed=_text(told, "deed"),
+        reason=_text(told, "reason"),
+        detail=_text(told, "detail"),
+        attempt=_number(told, "attempt", 1),
+        delay_ms=_number(told, "delay_ms", 0),
+        waited_ms=_number(told, "waited_ms", 0),
+        said=said,
+        trace=_text(told, "trace"),
+        by=_text(told, "by"),
+        why=_text(told, "why"),
+    )
+
+
+def _text(told: Mapping[str, Any], name: str) -> str:
+    value = told.get(name, "")
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _number(told: Mapping[str, Any], name: str, default: int) -> int:
+    value = told.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is no number")
+    return value
