@@ -48,25 +48,42 @@ class SessionEnded(ConnectionError):  # noqa: N818 - it is what happened to the 
 
 
 class Inbox:
-    """What one consumer was delivered and nobody has taken yet, in order."""
+    """What one consumer was delivered and nobody has taken yet, in order.
 
-    def __init__(self, queue: str, channel: Channel, arrived: asyncio.Event) -> None:
+    `gather`: seconds that the first of them waits for company, unless a whole batch is there before; for messages
+    that nobody is waiting for, since a batch costs nearly the same whatever is in it.
+    """
+
+    def __init__(
+        self, queue: str, channel: Channel, arrived: asyncio.Event, *, gather: float = 0, batch: int = 1
+    ) -> None:
         self.queue = queue
         self.channel = channel
         self._arrived = arrived
+        self._gather = gather
+        self._batch = batch
         self._waiting: list[Delivery] = []
+        self._is_due = False
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return self._is_due
 
     def put(self, delivery: Delivery) -> None:
         """Note a delivery down."""
         self._waiting.append(delivery)
+        if not self._gather or len(self._waiting) >= self._batch:
+            self._due()
+        elif len(self._waiting) == 1:
+            asyncio.get_running_loop().call_later(self._gather, self._due)
+
+    def _due(self) -> None:
+        self._is_due = bool(self._waiting)
         self._arrived.set()
 
     def take(self, limit: int) -> list[Delivery]:
         """Up to `limit` deliveries, oldest first."""
         taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
+        self._is_due = bool(self._waiting)
         return taken
 
     async def ack(self, deliveries: Sequence[Delivery], *, all_before: bool) -> None:
@@ -117,11 +134,13 @@ class Session:
         # Nobody watches this one: whatever closes it, the saga goes on.
         self._history = Channel(await self._channel(publishing, None, confirms=False))
 
-    async def consume(self, queue: str, prefetch: int, arrived: asyncio.Event) -> Inbox:
-        """Start to consume a queue into an inbox; sets `arrived` at each delivery."""
+    async def consume(
+        self, queue: str, prefetch: int, arrived: asyncio.Event, *, gather: float = 0, batch: int = 1
+    ) -> Inbox:
+        """Start to consume a queue into an inbox; sets `arrived` when there is something to be done."""
         underlay = await self._channel(self._consuming, f"the channel of {queue} was closed")
         underlay.on_consumer_cancel_callbacks.add(lambda _: self.end(f"the broker cancelled {queue}"))
-        inbox = Inbox(queue, Channel(underlay), arrived)
+        inbox = Inbox(queue, Channel(underlay), arrived, gather=gather, batch=batch)
         await inbox.channel.consume(queue, prefetch, inbox.put)
         return inbox
 

@@ -96,11 +96,13 @@ class Consumer(Generic[M]):
         self._arrived = asyncio.Event()
         self._stopped = False
 
-    async def listen(self, *queues: str) -> list[Inbox]:
-        """Start to consume these queues."""
-        for queue in queues:
-            self._inboxes.append(await self._session.consume(queue, self._settings.prefetch, self._arrived))
-        return self._inboxes
+    async def listen(self, queue: str, *, gather: float = 0) -> Inbox:
+        """Start to consume a queue; `gather`: seconds that a message waits there for company."""
+        inbox = await self._session.consume(
+            queue, self._settings.prefetch, self._arrived, gather=gather, batch=self._settings.batch_size
+        )
+        self._inboxes.append(inbox)
+        return inbox
 
     def stop(self) -> None:
         """Leave after the batch in hand; what was not begun is delivered to somebody else."""

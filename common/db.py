@@ -13,12 +13,13 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import asyncpg
+from asyncpg import connect_utils
 from tortoise import connections
-from tortoise.backends.asyncpg.client import AsyncpgDBClient
+from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
 from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.backends.base.config_generator import expand_db_url
 from tortoise.context import TortoiseContext
@@ -37,6 +38,9 @@ _CONNECTION = "default"
 #: Any number will do, as long as every replica of a service uses the same.
 _MIGRATION_LOCK = 5_063_170_211
 _SECONDS_TO_ANSWER = 5
+_SECONDS_TO_CONNECT = 10
+#: Requests to cancel a statement that are under way.
+_ASKING: set[asyncio.Task[None]] = set()
 #: All that a batch reads and writes goes by a key. PostgreSQL keeps the plan of a statement, and one made while a
 #: table was empty would go on to read the whole of it; and compiling a plan takes longer than running ours.
 _POSTGRES_SETTINGS = {"enable_seqscan": "off", "jit": "off"}
@@ -170,17 +174,40 @@ def _connection(url: str) -> dict[str, Any]:
     else:
         # A database that answers nothing at all is away: no statement of ours takes half a minute.
         defaults = {"minsize": "1", "maxsize": "5", "command_timeout": "30"}
-        ours = {"connection_class": _Connection, "server_settings": _POSTGRES_SETTINGS}
+        ours = {
+            "connection_class": _Connection,
+            "server_settings": _POSTGRES_SETTINGS,
+            "timeout": _SECONDS_TO_CONNECT,
+        }
         connection["credentials"] = defaults | options | ours
     return connection
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]
-    """A connection that goes back to its pool as it is: no unit of work changes anything that outlives it."""
+    """A connection that goes back to its pool as it is, and that is thrown away when it gave no answer in time."""
 
     def get_reset_query(self) -> str:
-        """Nothing to reset, which saves a round trip for each unit of work."""
+        """Nothing: no unit of work changes anything that outlives it, and to reset is a round trip."""
         return ""
+
+    def _cancel_current_command(self, *_: object) -> None:
+        """What asyncpg does when a statement takes too long: ask the server to cancel it.
+
+        asyncpg waits until the server has obeyed, before the connection goes back to its pool. A server that is
+        gone never does, so the service would stand still for one time-out more.
+        """
+        backend = self._protocol
+        asking = asyncio.create_task(self._ask_to_cancel(backend.backend_pid, backend.backend_secret))
+        _ASKING.add(asking)
+        asking.add_done_callback(_ASKING.discard)
+        self._loop.call_soon(self.terminate)
+
+    async def _ask_to_cancel(self, pid: int, secret: int) -> None:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_SECONDS_TO_ANSWER):
+                await connect_utils._cancel(  # noqa: SLF001 - asyncpg shows it nowhere else
+                    loop=self._loop, addr=self._addr, params=self._params, backend_pid=pid, backend_secret=secret
+                )
 
 
 @contextlib.contextmanager
@@ -238,12 +265,111 @@ async def _migrate(migrations: dict[str, dict[str, Any]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def transaction() -> AsyncIterator[BaseDBAsyncClient]:
-    """One transaction of the current task: commits at the end, undoes everything on an error.
+async def unit() -> AsyncIterator[BaseDBAsyncClient]:
+    """One unit of work of the current task: at its end all that it wrote is there, on an error nothing is.
 
-    Never cancel a task inside. Tortoise (1.1) begins without a `try`, so a begin that fails or is cancelled
-    keeps SQLite's lock or leaks a pooled connection; and a connection that dies while it goes back to the pool
-    leaves the task inside a transaction that is over, for ever. Failure is mended here, cancellation is not.
+    On PostgreSQL the transaction begins only when it must: with the first lock (`begin`), or with the ORM's first
+    statement. What reads, and then writes with the one statement of `common.rows`, needs none: a statement is all
+    or nothing by itself, and under READ COMMITTED each one sees the newest anyway. SQLite has one transaction at a
+    time, from the beginning of the unit.
+
+    Never cancel a task inside: of what was under way, nobody would know whether it happened.
+    """
+    client = connections.get(_CONNECTION)
+    if isinstance(client, AsyncpgDBClient):
+        async with _pooled(client) as pooled:
+            yield pooled
+    else:
+        async with _in_transaction() as connection:
+            yield connection
+
+
+@contextlib.asynccontextmanager
+async def transaction() -> AsyncIterator[BaseDBAsyncClient]:
+    """A unit of work that begins its transaction at once."""
+    async with unit() as connection:
+        await begin()
+        yield connection
+
+
+async def begin() -> None:
+    """Begin the transaction of the current unit, if it has not begun: before rows are locked."""
+    connection = connections.get(_CONNECTION)
+    if isinstance(connection, _Unit):
+        await connection.begin()
+
+
+class _Unit(TransactionWrapper):
+    """A pooled connection in the hands of one unit of work; its transaction begins when it must."""
+
+    async def begin(self) -> None:
+        if self.transaction is None:
+            await super().begin()
+
+    # The ORM may need several statements for one change. `common.rows` does not; it uses `execute_query_dict`.
+
+    async def execute_query(self, query: str, values: list[Any] | None = None) -> tuple[int, list[Any]]:
+        await self.begin()
+        return cast("tuple[int, list[Any]]", await super().execute_query(query, values))
+
+    async def execute_insert(self, query: str, values: list[Any]) -> Any:  # noqa: ANN401 - as in Tortoise
+        await self.begin()
+        return await super().execute_insert(query, values)
+
+    async def execute_many(self, query: str, values: list[list[Any]]) -> None:
+        await self.begin()
+        await super().execute_many(query, values)
+
+    async def execute_script(self, query: str) -> None:
+        await self.begin()
+        await super().execute_script(query)
+
+    async def end(self, error: BaseException | None) -> None:
+        """Commit, or undo because of `error`. A connection that cannot do so is thrown away."""
+        try:
+            if error is None and self.transaction is not None:
+                await self.commit()
+            elif error is not None and may_be_the_work(error):
+                # It is lost. Asked to roll back, it would be waited for until the time-out.
+                self._throw_away()
+            elif self.transaction is not None:
+                await self.rollback()
+        except BaseException:
+            self._throw_away()
+            if error is None:
+                raise
+            # The error that got us here is the one to tell, not that a dead connection cannot roll back.
+
+    def _throw_away(self) -> None:
+        # One that is closed already is no longer ours to close.
+        with contextlib.suppress(asyncpg.InterfaceError):
+            self._connection.terminate()
+
+
+@contextlib.asynccontextmanager
+async def _pooled(client: AsyncpgDBClient) -> AsyncIterator[BaseDBAsyncClient]:
+    """A unit on a connection of the pool."""
+    async with client.acquire_connection() as connection:
+        mine = _Unit(client)
+        mine._connection = connection  # noqa: SLF001 - as Tortoise's own transactions do
+        token = connections.set(_CONNECTION, mine)
+        try:
+            try:
+                yield mine
+            except BaseException as error:
+                await mine.end(error)
+                raise
+            await mine.end(None)
+        finally:
+            connections.reset(token)
+
+
+@contextlib.asynccontextmanager
+async def _in_transaction() -> AsyncIterator[BaseDBAsyncClient]:
+    """One of Tortoise's transactions, mended.
+
+    Tortoise (1.1) begins without a `try`, so that a begin which fails keeps SQLite's lock, and the task inside a
+    transaction that is over.
     """
     context: Any = in_transaction()
     try:
@@ -256,10 +382,8 @@ async def transaction() -> AsyncIterator[BaseDBAsyncClient]:
             raise
         try:
             yield connection
-        except BaseException as error:
-            if may_be_the_work(error):
-                _abandon(connection)
-            # The error that got us here is the one to tell, not that a dead connection cannot roll back.
+        except BaseException:
+            # The error that got us here is the one to tell.
             with contextlib.suppress(Exception):
                 await context.__aexit__(*sys.exc_info())
             raise
@@ -268,12 +392,6 @@ async def transaction() -> AsyncIterator[BaseDBAsyncClient]:
         # AttributeError: it never began. ValueError: it was left as it should be.
         with contextlib.suppress(AttributeError, ValueError):
             connections.reset(context.token)
-
-
-def _abandon(connection: BaseDBAsyncClient) -> None:
-    """Close a lost connection at once: else it is asked to roll back, and to reset, each until its time-out."""
-    if isinstance(connection, AsyncpgDBClient) and connection._connection is not None:  # noqa: SLF001 - as below
-        connection._connection.terminate()  # noqa: SLF001 - as below
 
 
 async def answers() -> bool:

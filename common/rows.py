@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, assert_never
 
+import asyncpg
 from tortoise import Model, connections, fields
 from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.exceptions import OperationalError
 
 from common import db
 
@@ -39,6 +41,8 @@ async def find(model: type[M], keys: Collection[str], *, lock: bool = False) -> 
     """
     if not keys:
         return []
+    if lock:
+        await db.begin()
     connection = connections.get("default")
     wanted = sorted(set(keys))
     if connection.capabilities.dialect == "postgres":
@@ -79,23 +83,19 @@ class Writes:
         self._parts.setdefault(part, []).extend(rows)
 
     async def flush(self) -> None:
-        """Write everything, inside the transaction of the current task."""
+        """Write everything. On PostgreSQL it is one statement, so it is all or nothing without a transaction."""
         parts = {part: rows for part, rows in self._parts.items() if rows}
         self._parts = {}
         if not parts:
             return
         connection = connections.get("default")
         if connection.capabilities.dialect == "postgres":
-            values = [column for part, rows in parts.items() for column in part.arrays(rows)]
-            (written,) = await connection.execute_query_dict(_postgres_write(tuple(parts)), values)
-            counts = [written[f"w{number}"] for number in range(len(parts))]
-        else:
-            counts = [await _write_one_by_one(connection, part, rows) for part, rows in parts.items()]
-        for (part, rows), count in zip(parts.items(), counts, strict=True):
-            if part.kind == "update" and count != len(rows):
-                raise db.LostRaceError(
-                    f"another replica changed {len(rows) - count} rows of {_table(part.model)} first"
-                )
+            await _write_at_once(connection, parts)
+            return
+        for part, rows in parts.items():
+            written = await _write_one_by_one(connection, part, rows)
+            if part.kind == "update" and written != len(rows):
+                raise _lost_race([part])
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,23 @@ class _Part:
             return [list(rows)]
         names = (*self.columns, self.only_if) if self.only_if else self.columns
         return [[getattr(row, name) for row in rows] for name in names]
+
+
+async def _write_at_once(connection: BaseDBAsyncClient, parts: Mapping[_Part, Sequence[Any]]) -> None:
+    """Write everything with one statement, which fails as a whole if another replica was first."""
+    values: list[Any] = [column for part, rows in parts.items() for column in part.arrays(rows)]
+    values += [len(rows) for part, rows in parts.items() if part.kind == "update"]
+    try:
+        await connection.execute_query_dict(_postgres_write(tuple(parts)), values)
+    except OperationalError as error:
+        if isinstance(error.__cause__, asyncpg.DivisionByZeroError):
+            raise _lost_race([part for part in parts if part.kind == "update"]) from None
+        raise
+
+
+def _lost_race(parts: Iterable[_Part]) -> db.LostRaceError:
+    tables = " or ".join(sorted({_table(part.model) for part in parts}))
+    return db.LostRaceError(f"another replica changed rows of {tables} first")
 
 
 async def _write_one_by_one(connection: BaseDBAsyncClient, part: _Part, rows: Sequence[Any]) -> int:
@@ -186,16 +203,28 @@ def _select(model: type[Model]) -> str:
 
 @cache
 def _postgres_write(parts: tuple[_Part, ...]) -> str:
-    """One statement for all parts, which gives a row with the count of each."""
+    """One statement for all parts. After their arrays it takes, for each update, how many rows it must find.
+
+    If it finds fewer, it divides by zero: an error is the only way for a statement to undo what it has written.
+    """
     written: list[str] = []
+    updates: list[str] = []
     number = 1
     for part in parts:
         columns = (*part.columns, part.columns[0]) if part.only_if else part.columns
         arrays = ", ".join(_array(part.model, place, name) for place, name in enumerate(columns, number))
         number += len(columns)
-        written.append(f"w{len(written)} AS ({_postgres_part(part, arrays)} RETURNING 1)")
-    counts = ", ".join(f"(SELECT count(*) FROM w{place}) AS w{place}" for place in range(len(parts)))
-    return f"WITH {', '.join(written)} SELECT {counts}"
+        name = f"w{len(written)}"
+        returning = ""
+        if part.kind == "update":
+            returning = " RETURNING 1"
+            updates.append(name)
+        written.append(f"{name} AS ({_postgres_part(part, arrays)}{returning})")
+    found = " AND ".join(
+        f"(SELECT count(*) FROM {name}) = ${place}::bigint" for place, name in enumerate(updates, number)
+    )
+    outcome = f"1 / CASE WHEN {found} THEN 1 ELSE 0 END" if updates else "1"
+    return f"WITH {', '.join(written)} SELECT {outcome}"
 
 
 def _postgres_part(part: _Part, arrays: str) -> str:

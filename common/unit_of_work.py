@@ -1,4 +1,4 @@
-"""A unit of work: one transaction with its outbox, run again for as long as the database is away.
+"""A unit of work: a change with its outbox, all of it or nothing, run again for as long as the database is away.
 
 While it runs its task is never cancelled: a service stops by asking (`Life.stop`), not by force.
 """
@@ -40,7 +40,7 @@ class UnitOfWork:
         self._relay = relay
 
     async def run(self, unit: Callable[[datetime, Outbox], Awaitable[T]]) -> T:
-        """Run `unit` in one transaction, its events included, and give what it gives.
+        """Run `unit` so that all that it writes is written at once, its events included, and give what it gives.
 
         `unit` gets the time and an empty outbox, and may be run more than once: it must not keep anything
         from an earlier run. Raises what it raises, but for a database that is away: that is waited for,
@@ -51,7 +51,7 @@ class UnitOfWork:
             now = datetime.now(UTC)
             outbox = Outbox(now)
             with self._relay.forgetting() as confirmed:
-                async with db.transaction():
+                async with db.unit():
                     result = await unit(now, outbox)
                     outbox.writes.delete(OutboxRow, confirmed)
                     await outbox.save()

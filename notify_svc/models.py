@@ -19,6 +19,9 @@ class Notice(Model):
     settled_at = fields.DatetimeField(null=True)
     traceparent = fields.CharField(max_length=64, null=True)
 
+    #: What `attempts` must still be when it is settled: else its lease ran out, and it is somebody else's now.
+    leased_as = 0
+
     class Meta:
         """Tortoise's place for the table's name and the sender's way to what is due."""
 

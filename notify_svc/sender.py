@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal, cast
 
-from common import rows, saga
+from common import db, rows, saga
 from common.history import REPLICA, Became, Entry, Observers, Record
 from common.life import Life
 from common.messages import Sent
@@ -100,7 +100,7 @@ async def _deliver(
 ) -> None:
     began = time.perf_counter()
     delivered = await _send_all(life, leased, channel)
-    entries = await unit_of_work.run(lambda now, outbox: _settle(leased, delivered, now, outbox))
+    entries = await _settled(unit_of_work, leased, delivered)
     if observers and entries:
         took_ms = 1000 * (time.perf_counter() - began)
         observers.tell(
@@ -141,18 +141,30 @@ async def _send_all(life: Life, notices: list[Notice], channel: Channel) -> dict
     return outcomes
 
 
+async def _settled(
+    unit_of_work: UnitOfWork, leased: list[Notice], delivered: dict[str, bool | None]
+) -> list[Entry]:
+    """Settle these notices; begins anew if another sender takes one of them up meanwhile."""
+    while True:
+        try:
+            return await unit_of_work.run(lambda now, outbox: _settle(leased, delivered, now, outbox))
+        except db.LostRaceError:
+            continue
+
+
 async def _settle(
     leased: list[Notice], delivered: dict[str, bool | None], now: datetime, outbox: Outbox
 ) -> list[Entry]:
     """Write what became of these notices, and tell it."""
     attempts = {notice.saga_id: notice.attempts for notice in leased}
-    found = await rows.find(Notice, attempts, lock=True)
+    found = await rows.find(Notice, attempts)
     # One whose lease ran out is somebody else's now: its count of attempts has moved on.
     ours = [
         notice for notice in found if (notice.state, notice.attempts) == (State.PENDING, attempts[notice.saga_id])
     ]
     entries = []
     for notice in ours:
+        notice.leased_as = notice.attempts
         kind = cast("Literal['completed', 'failed']", notice.kind)
         sent = Sent(payment_id=notice.saga_id, user_id=notice.user_id, kind=kind, sent_at=now)
         match delivered[notice.saga_id]:
@@ -166,7 +178,7 @@ async def _settle(
                 notice.due_at = now
             case False:
                 entries.append(_put_off(notice, sent, now, outbox))
-    outbox.writes.update(Notice, ours, "state", "attempts", "due_at", "settled_at")
+    outbox.writes.update(Notice, ours, "attempts", "state", "due_at", "settled_at", only_if="leased_as")
     said: dict[str, list[tuple[str, str]]] = {}
     for event in outbox.events:
         said.setdefault(event.key, []).append((event.type, event.traceparent))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from tortoise import fields
 from tortoise.models import Model
 
+from payment_svc.domain import State
+
 
 class Payment(Model):
     """One payment, kept for ever."""
@@ -18,6 +20,11 @@ class Payment(Model):
     expires_at = fields.DatetimeField()
     paid_at = fields.DatetimeField()
     settled_at = fields.DatetimeField(null=True)
+
+    @property
+    def provisional(self) -> str:
+        """What its state must still be when it is settled, so that nobody settles it twice."""
+        return State.PAID
 
     class Meta:
         """Tortoise's place for the table's name and comment."""

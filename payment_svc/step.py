@@ -37,10 +37,10 @@ class Work:
 
     @classmethod
     async def load(cls, batch: Batch[Message], rules: domain.Rules) -> Work:
-        """Read the sagas, and lock the payments that may be completed or cancelled, all at once."""
+        """Read the sagas, and the payments that may be completed or cancelled, all at once."""
         barrier = await Barrier.load("payment", batch.messages, now=batch.now, outbox=batch.outbox)
         ids = {message.key for message in batch.messages if isinstance(message.body, Expired | Failed)}
-        return cls(batch, rules, barrier, await rows.find(Payment, ids, lock=True))
+        return cls(batch, rules, barrier, await rows.find(Payment, ids))
 
     def decide(self, message: Message) -> Outcome:
         """What becomes of one message."""
@@ -119,4 +119,4 @@ class Work:
         writes.insert(Payment, self._new)
         new = {payment.payment_id for payment in self._new}
         changed = [self._payments[payment_id] for payment_id in sorted(self._changed - new)]
-        writes.update(Payment, changed, "state", "settled_at")
+        writes.update(Payment, changed, "state", "settled_at", only_if="provisional")

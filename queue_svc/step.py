@@ -33,10 +33,10 @@ class Work:
 
     @classmethod
     async def load(cls, batch: Batch[Message]) -> Work:
-        """Read the sagas and commands, and lock the tokens, of all messages at once."""
+        """Read the sagas, commands and tokens of all messages at once."""
         barrier = await Barrier.load("queue", batch.messages, now=batch.now, outbox=batch.outbox)
         tokens = {m.body.token for m in batch.messages if isinstance(m.body, Deducted | Enter)}
-        return cls(batch, barrier, await rows.find(Token, tokens, lock=True))
+        return cls(batch, barrier, await rows.find(Token, tokens))
 
     def decide(self, message: Message) -> Outcome:
         """What becomes of one message."""
@@ -77,4 +77,4 @@ class Work:
         self._barrier.save(writes)
         writes.insert(Token, [self._tokens[token] for token in sorted(self._new)])
         changed = [self._tokens[token] for token in sorted(self._changed - self._new)]
-        writes.update(Token, changed, "state", "payment_id", "expired_at")
+        writes.update(Token, changed, "state", "payment_id", "expired_at", only_if="usable")

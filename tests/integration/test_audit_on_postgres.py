@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from common import saga
-from ops import reading
-from ops.audit import Report, audit
-from ops.reading import CouldNotLookError
+from ops.audit import reading
+from ops.audit.look import Report, audit
+from ops.output import CannotLookError
 from tests.integration.conftest import _empty
 from tests.support.bench import Databases
 from tests.support.written import OPEN, WHOLE, write
@@ -75,7 +75,7 @@ async def test_the_audit_sees_one_moment_and_cannot_write(urls: Urls) -> None:
         (whole,) = await books.pick([WHOLE])
         assert whole.payment is not None
         assert whole.payment.state == "COMPLETED"
-        with pytest.raises(CouldNotLookError, match="read-only transaction"):
+        with pytest.raises(CannotLookError, match="read-only transaction"):
             await books.select("payment", "DELETE FROM payment RETURNING 1")
 
 
@@ -90,6 +90,6 @@ async def test_a_wrong_database_is_told_without_its_password(urls: Urls) -> None
     scheme, _, rest = urls["queue"].partition("://")
     address = rest.rpartition("@")[2].rpartition("/")[0]
     wrong = urls | {"queue": f"{scheme}://postgres:s3cret@{address}/not_there"}
-    with pytest.raises(CouldNotLookError, match="the queue database: ") as told:
+    with pytest.raises(CannotLookError, match="the queue database: ") as told:
         await _look(wrong)
     assert "s3cret" not in str(told.value)

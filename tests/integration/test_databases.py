@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -18,7 +19,7 @@ from tortoise import connections
 from tortoise.context import TortoiseContext
 from tortoise.migrations.autodetector import MigrationAutodetector
 
-from common import db, saga
+from common import db, rows, saga
 from common.barrier import SagaStep
 from common.db import Fault
 from common.life import Life, patiently
@@ -132,6 +133,44 @@ def test_an_error_that_wraps_another_means_what_that_one_means() -> None:
 
 
 # --- PostgreSQL only
+
+
+@pytest.mark.postgres_only
+@pytest.mark.usefixtures("payment")
+async def test_a_unit_begins_its_transaction_only_when_it_must() -> None:
+    """Most batches read and write with a statement each, and save the two ways that BEGIN and COMMIT cost."""
+
+    def has_begun() -> bool:
+        connection: Any = connections.get("default")
+        return connection._connection.is_in_transaction()
+
+    async with db.unit():
+        assert await rows.find(Payment, ["p-1"]) == []
+        await inserted([payment_row()])
+        assert not has_begun()
+        await rows.find(Payment, ["p-1"], lock=True)
+        assert has_begun()
+    async with db.unit():
+        assert await Payment.all().count() == 1
+        assert has_begun(), "the ORM may need several statements"
+
+
+@pytest.mark.usefixtures("payment")
+@pytest.mark.parametrize("write", [lambda: payment_row().save(), lambda: Payment.bulk_create([payment_row()])])
+async def test_what_the_orm_wrote_in_a_unit_that_fails_is_undone(write: Callable[[], Awaitable[object]]) -> None:
+    """Whoever writes by other means than ours gets the same promise."""
+
+    async def failing() -> None:
+        async with db.unit():
+            await write()
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        await failing()
+    assert await Payment.all().count() == 0
+    async with db.unit():
+        await write()
+    assert await Payment.all().count() == 1
 
 
 @pytest.mark.postgres_only

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -101,14 +101,18 @@ def pays(count: int, **changes: object) -> HandFedInbox:
 
 
 @pytest.mark.postgres_only
-async def test_a_connection_lost_at_its_commit_leaves_no_dead_transaction(
-    tapped: tuple[TappedWire, str],
+@pytest.mark.parametrize(
+    "word",
+    [pytest.param(b'"payment_id":"p-2"', id="before"), pytest.param(b"SELECT 1\x00", id="after")],
+)
+async def test_a_connection_lost_while_it_writes_leaves_no_dead_unit(
+    tapped: tuple[TappedWire, str], word: bytes
 ) -> None:
-    """Nobody knows whether it was committed; it is done again, and the task must not stay in what is over."""
+    """Nobody knows whether it was written; it is done again, and the task must not stay in what is over."""
     way, url = tapped
     async with bench("payment", url) as payment:
         assert await payment.do(forward("payment")) == [DONE]
-        way.breaks_at = b"COMMIT"
+        way.breaks_at = word
         async with asyncio.timeout(20):
             assert await payment.do(forward("payment", "p-2")) == [DONE]
             assert way.broken == 1, "the test has missed its moment"
@@ -140,6 +144,29 @@ async def test_a_database_that_falls_silent_is_noticed_and_costs_no_attempt(
         assert session.copies == []
         assert inbox.acked == {1, 2, 3}
         assert await Payment.all().count() == 4
+
+
+@pytest.mark.postgres_only
+async def test_a_statement_that_took_too_long_is_cancelled_and_its_connection_thrown_away(
+    tapped: tuple[TappedWire, str],
+) -> None:
+    """Nobody waits until the server has obeyed, for it may be gone; but one that is there is told to stop."""
+    _, url = tapped
+    running = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(299)%' AND pid <> pg_backend_pid()"
+
+    async def is_running() -> bool:
+        return bool(await connections.get("default").execute_query_dict(running))
+
+    async with bench("payment", f"{url}?command_timeout=1"):
+        for within in (db.unit, contextlib.nullcontext):
+            with pytest.raises(TimeoutError):
+                async with within():
+                    await connections.get("default").execute_query_dict("SELECT pg_sleep(299)")
+            await eventually(lambda: _is_not(is_running), seconds=20)
+
+
+async def _is_not(check: Callable[[], Awaitable[bool]]) -> bool:
+    return not await check()
 
 
 def test_a_statement_has_a_limit_unless_the_url_sets_another() -> None:

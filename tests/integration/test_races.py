@@ -40,6 +40,8 @@ class Replica:
         """Do the batch in one transaction; as the consumer does, once more after a lost race."""
 
         async def unit(now: datetime, outbox: Outbox) -> list[Outcome]:
+            # So that it can be stopped between what it writes and its commit.
+            await db.begin()
             outcomes = await self._bench.service.handle(Batch(self._messages, now, outbox))
             await outbox.writes.flush()
             self.written.set()
