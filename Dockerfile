@@ -25,8 +25,10 @@ COPY point_svc/ point_svc/
 COPY queue_svc/ queue_svc/
 COPY notify_svc/ notify_svc/
 COPY ops/ ops/
+COPY saga ./
 # Compiled once here, since a service may not write beside its sources. var holds SQLite's files, the default.
 RUN /venv/bin/python -m compileall -q . \
+    && ln -s /app/saga /venv/bin/saga \
     && mkdir var && chown saga var
 
 ENV PATH=/venv/bin:$PATH \

@@ -80,6 +80,7 @@ test: setup ## All tests; Docker and images are found, or made
 	$(PY) -m tools.images; \
 	export $$(cat var/images.env); \
 	$(PY) -m tools.broker install || echo "Going on: a broker in a container serves too."; \
+	$(PY) -m tools.browser; \
 	$(PY) -m pytest $(ARGS)
 
 .PHONY: test-native
@@ -111,6 +112,14 @@ generate: setup ## Write the generated files anew
 migrations: setup ## Write migrations for tables that changed
 	@for service in PAYMENT RESERVATION POINT QUEUE NOTIFY; do \
 		PYTHONPATH=. .venv/bin/tortoise -c tools.migrations.$$service makemigrations; done
+
+.PHONY: screenshots
+screenshots: setup ## Pictures of the board and of the management UI, from a real run
+	@$(PY) -m tools.screenshots
+
+.PHONY: contract
+contract: setup ## AsyncAPI's own validator on docs/asyncapi.yaml
+	@$(PY) -m tools.contracts validate
 
 .PHONY: explore
 explore: setup ## Search every interleaving of the production code for a broken promise (many minutes)

@@ -20,7 +20,7 @@ from benchmarks.contender import AmqpFeed, Ground, Guarantees, Letter, Mark, Ord
 from benchmarks.programs import Programs
 from common import saga, topology
 from common.settings import Settings
-from ops.audit import Report, audit
+from ops.audit.look import Report, audit
 from tools.client import connect
 
 _SECONDS_TO_END = 90

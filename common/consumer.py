@@ -21,10 +21,10 @@ from common.bus import Copy, Inbox, Session, SessionEnded
 from common.channel import Delivery
 from common.history import REPLICA, Became, Entry, Observers, Record
 from common.messages import Failed, Malformed, Message, UnknownType
-from common.outbox import Event, Outbox, Relay
+from common.outbox import Event, Outbox, Relay, message_id
 from common.recovery import Dead, DeadLetter, Deed, Done, Origin, Outcome, Parked, Retry
 from common.settings import Settings
-from common.telemetry import alarm, log, valid_traceparent
+from common.telemetry import alarm, log, trace_facts, valid_traceparent
 from common.unit_of_work import Batch, UnitOfWork
 from common.wire import UNREADABLE
 
@@ -250,14 +250,17 @@ class Consumer(Generic[M]):
         entry = Entry(
             saga=_key(message) or delivery.correlation_id or "",
             type=origin.type,
-            attempt=origin.history.attempts + 1,
+            # A dead letter is no attempt: what it counts are the attempts before it.
+            attempt=max(1, origin.history.attempts + (not isinstance(message.content, DeadLetter))),
             waited_ms=_waited_ms(delivery.headers.get("cloudEvents_time"), message.taken_at),
             said=[(event.type, event.traceparent) for event in decided.said],
             trace=valid_traceparent(delivery.headers.get("traceparent")) or "",
         )
         match decided.outcome:
-            case Done(deed=deed):
+            case Done(deed=deed, since=since):
                 entry.deed = deed
+                if since is not None:
+                    entry.lasted_ms = max(1, round(1000 * (message.taken_at - since).total_seconds()))
                 _give_reason(entry, message.content)
                 if deed is Deed.IGNORED:
                     # It came in one batch with the message that caused it.
@@ -375,12 +378,16 @@ def _tell(message: _Opened[M], outcome: Outcome) -> None:
     """One line for whatever is of interest; none for what went well."""
     if isinstance(outcome, Done):
         return
+    key = _key(message) or message.delivery.correlation_id
     facts = {
         "type": message.origin.type,
-        "saga": message.delivery.correlation_id or _key(message),
+        "saga": key,
+        # What the original was called: a copy on its way through recovery has a name of its own.
+        "message": message_id(key, message.origin.type) if key else None,
         "reason": outcome.reason,
         "detail": outcome.detail,
         "attempt": message.origin.history.attempts + 1,
+        **trace_facts(valid_traceparent(message.delivery.headers.get("traceparent"))),
     }
     match outcome:
         case Retry(persistent=True) | Parked():

@@ -1,4 +1,4 @@
-"""Health over HTTP: `/live` (the process works) and `/ready` (it takes messages). For Docker and for people.
+"""Health over HTTP: `/live` (the process works) and `/ready` (it takes messages); and `/metrics` for Prometheus.
 
 `python -m common.health` asks the service on HEALTH_PORT and exits 0 when it is ready: a container's health check.
 """
@@ -11,8 +11,9 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 
 @dataclass(slots=True)
@@ -23,6 +24,15 @@ class Health:
     broker: str = "connecting"
     database: str = "opening"
     outbox: int = 0
+    sessions: int = 0
+    """Sessions opened with the broker since this process began."""
+    database_waits: int = 0
+    """How often the database was found away."""
+    notices: Mapping[str, int] | None = None
+    """Notices that are not sent, by state; None where there are none to send."""
+    open_sagas: int | None = None
+    """Payments neither completed nor cancelled; None where nobody knows."""
+    oldest_open_saga: datetime | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -31,21 +41,24 @@ class Health:
 
 
 @contextlib.asynccontextmanager
-async def serve(health: Health, host: str, port: int) -> AsyncIterator[None]:
-    """Answer health requests while the context is open; port 0: do not."""
+async def serve(health: Health, metrics: Callable[[], bytes], host: str, port: int) -> AsyncIterator[None]:
+    """Answer `/live`, `/ready` and `/metrics` while the context is open; port 0: do not."""
     if not port:
         yield
         return
     from aiohttp import web  # noqa: PLC0415 - the health check below starts every few seconds, and needs none of it
 
     async def live(_: web.Request) -> web.Response:
-        return web.json_response(asdict(health))
+        return web.json_response(asdict(health), dumps=_dumps)
 
     async def ready(_: web.Request) -> web.Response:
-        return web.json_response(asdict(health), status=200 if health.is_ready else 503)
+        return web.json_response(asdict(health), status=200 if health.is_ready else 503, dumps=_dumps)
+
+    async def scraped(_: web.Request) -> web.Response:
+        return web.Response(body=metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     application = web.Application()
-    application.add_routes([web.get("/live", live), web.get("/ready", ready)])
+    application.add_routes([web.get("/live", live), web.get("/ready", ready), web.get("/metrics", scraped)])
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
@@ -56,6 +69,10 @@ async def serve(health: Health, host: str, port: int) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, default=str)
 
 
 def check(port: str) -> int:

@@ -23,6 +23,8 @@ _VERSION = 1
 REPLICA = f"{socket.gethostname()}-{os.getpid()}"
 #: The service of a record that tells what an operator did.
 OPERATOR = "operator"
+#: The type of the entries that tell of notices, which are no messages.
+NOTICE = "notice"
 
 
 class Became(StrEnum):
@@ -40,7 +42,8 @@ class Entry:
 
     `saga` is its key, empty if it could not be read. `deed` (see `common.recovery.Deed`) tells what `done` was.
     `said` are the events that it caused, each with its traceparent; `trace` is the one it came with. `waited_ms`:
-    how long it was on its way, 0 if nobody knows. An operator's act has the act as its `type`, and `by` and `why`.
+    how long it was on its way, 0 if nobody knows. `lasted_ms`: where the first service sees a saga end, how long
+    after it began. An operator's act has the act as its `type`, and `by` and `why`.
     """
 
     saga: str
@@ -52,6 +55,7 @@ class Entry:
     attempt: int = 1
     delay_ms: int = 0
     waited_ms: int = 0
+    lasted_ms: int = 0
     said: Sequence[tuple[str, str]] = ()
     trace: str = ""
     by: str = ""
@@ -126,14 +130,14 @@ def _told(entry: Entry) -> dict[str, Any]:
         told["delay_ms"] = entry.delay_ms
     if entry.waited_ms:
         told["waited_ms"] = entry.waited_ms
+    if entry.lasted_ms:
+        told["lasted_ms"] = entry.lasted_ms
     if entry.said:
         told["said"] = entry.said
     if entry.trace:
         told["trace"] = entry.trace
     if entry.by:
-        told["by"] = entry.by
-    if entry.why:
-        told["why"] = entry.why
+        told["by"], told["why"] = entry.by, entry.why
     return told
 
 
@@ -169,6 +173,7 @@ def _entry(told: Mapping[str, Any]) -> Entry:
         attempt=_number(told, "attempt", 1),
         delay_ms=_number(told, "delay_ms", 0),
         waited_ms=_number(told, "waited_ms", 0),
+        lasted_ms=_number(told, "lasted_ms", 0),
         said=said,
         trace=_text(told, "trace"),
         by=_text(told, "by"),

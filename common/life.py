@@ -62,6 +62,7 @@ async def patiently(life: Life, operation: Callable[[], Awaitable[T]]) -> T:
                 raise
             reason = f"{type(error).__name__}: {error}"[:200]
             if life.health.database in {"ok", "opening"}:
+                life.health.database_waits += 1
                 log.warning("the database is away; waiting for it", error=reason)
             life.health.database = reason
             blamed = blamed + 1 if db.may_be_the_work(error) and await db.answers() else 0

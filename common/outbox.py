@@ -180,6 +180,7 @@ class Relay:
         self._waiting: dict[uuid.UUID, Event] = {}
         self._confirmed: dict[uuid.UUID, None] = {}
         self._left_behind = 0
+        self._oldest_left: datetime | None = None
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -190,6 +191,13 @@ class Relay:
     def depth(self) -> int:
         """Rows known to be unpublished, at most this process's and what the last sweep counted."""
         return len(self._waiting) + self._left_behind
+
+    @property
+    def oldest(self) -> datetime | None:
+        """When the oldest event was staged that is not published, as this process and its last sweep know."""
+        waiting = next(iter(self._waiting.values()), None)
+        known = [moment for moment in (self._oldest_left, waiting and waiting.staged_at) if moment]
+        return min(known, default=None)
 
     def put(self, events: Iterable[Event]) -> None:
         """Take events that have just been committed."""
@@ -265,6 +273,9 @@ class Relay:
             await OutboxRow.filter(id__in=ids).update(due_at=now + GRACE)
             log.info("sweeping the outbox", rows=len(fresh), oldest=fresh[0].staged_at.isoformat())
             self.put(_event(row) for row in fresh)
+        # Whatever is older than the grace is left by a crash, a lost confirm or a missing route.
+        oldest = await OutboxRow.filter(staged_at__lte=now - GRACE).order_by("staged_at").first()
+        self._oldest_left = oldest.staged_at if oldest else None
         full = len(overdue) == WINDOW
         self._left_behind = await OutboxRow.filter(due_at__lte=now).count() if full else 0
         self._watch_room()

@@ -45,6 +45,8 @@ class Done:
     """Handled, or rightly ignored. The original is acked."""
 
     deed: Deed = field(default=Deed.DID, compare=False)
+    since: datetime | None = field(default=None, compare=False)
+    """When the saga began that ends here; for those who look on, too."""
 
 
 @dataclass(frozen=True, slots=True)

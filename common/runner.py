@@ -19,11 +19,12 @@ from typing import Any
 import aiormq
 from pamqp.exceptions import PAMQPException
 
-from common import bus, db, health, telemetry, topology
+from common import bus, db, health, telemetry, topology, tracing
 from common.consumer import Consumer, Handle, reading_dead_letters, reading_messages
 from common.history import Observers
 from common.life import Life, patiently
 from common.messages import Message
+from common.metrics import Metrics, Vitals
 from common.outbox import Relay
 from common.recovery import DeadLetter
 from common.saga import FIRST, command_keys
@@ -116,11 +117,21 @@ def _leave(code: int) -> None:
 async def run(service: Service, settings: Settings, life: Life) -> None:
     """Run a service until `life` is asked to stop."""
     relay = Relay(settings.outbox_limit, life)
-    unit_of_work = UnitOfWork(life, relay)
+    metrics = Metrics(
+        service.name,
+        slowest_ms=settings.retry_delays[-1].milliseconds,
+        vitals=lambda: _vitals(life.health, relay, settings),
+    )
+    unit_of_work = UnitOfWork(life, relay, metrics.transacted)
     observers = Observers()
     url = settings.database_url or f"sqlite://var/data/{service.name}.sqlite3"
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(health.serve(life.health, settings.health_host, settings.health_port))
+        await stack.enter_async_context(
+            health.serve(life.health, metrics.page, settings.health_host, settings.health_port)
+        )
+        if settings.health_port:
+            stack.enter_context(observers.joined_by(metrics.observe))
+        await stack.enter_async_context(tracing.traced(service.name, observers))
         try:
             await patiently(
                 life,
@@ -160,6 +171,21 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
         log.info("stopped")
 
 
+def _vitals(known: health.Health, relay: Relay, settings: Settings) -> Vitals:
+    return Vitals(
+        is_broker_there=known.broker == "ok",
+        is_database_there=known.database == "ok",
+        outbox_depth=relay.depth,
+        outbox_limit=settings.outbox_limit,
+        outbox_oldest=relay.oldest,
+        sessions=known.sessions,
+        database_waits=known.database_waits,
+        notices=known.notices,
+        open_sagas=known.open_sagas,
+        oldest_open_saga=known.oldest_open_saga,
+    )
+
+
 async def _background(service: Service, life: Life, unit_of_work: UnitOfWork, observers: Observers) -> None:
     if service.background is not None:
         await service.background(life, unit_of_work, observers)
@@ -188,6 +214,7 @@ async def _serve(
         inboxes.append(await consumer.listen(topology.commands_queue(service.name)))
     inboxes.append(await undertaker.listen(topology.dead_queue(service.name), gather=_SECONDS_TO_GATHER))
     life.health.broker = "ok"
+    life.health.sessions += 1
     log.info("taking messages")
 
     work = [asyncio.create_task(consumer.run()), asyncio.create_task(undertaker.run())]

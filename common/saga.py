@@ -111,6 +111,7 @@ ANY_FAILED = "*.failed"
 RETRIES_SPENT = "retries_spent"
 IDEMPOTENCY_CONFLICT = "idempotency_conflict"
 DATA_ERROR = "data_error"
+ABORTED = "aborted"
 
 SERVICES = tuple(step.service for step in SAGA)
 FIRST = SAGA[0]

@@ -5,6 +5,7 @@ While it runs its task is never cancelled: a service stops by asking (`Life.stop
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,9 +36,11 @@ class Batch(Generic[T]):
 class UnitOfWork:
     """Runs units of work against this service's database and hands what they emit to the relay."""
 
-    def __init__(self, life: Life, relay: Relay) -> None:
+    def __init__(self, life: Life, relay: Relay, committed: Callable[[float], None] = lambda _: None) -> None:
+        """`committed` is told how many seconds each transaction took."""
         self._life = life
         self._relay = relay
+        self._committed = committed
 
     async def run(self, unit: Callable[[datetime, Outbox], Awaitable[T]]) -> T:
         """Run `unit` so that all that it writes is written at once, its events included, and give what it gives.
@@ -49,12 +52,14 @@ class UnitOfWork:
 
         async def transact() -> tuple[T, Outbox]:
             now = datetime.now(UTC)
+            began = time.perf_counter()
             outbox = Outbox(now)
             with self._relay.forgetting() as confirmed:
                 async with db.unit():
                     result = await unit(now, outbox)
                     outbox.writes.delete(OutboxRow, confirmed)
                     await outbox.save()
+            self._committed(time.perf_counter() - began)
             return result, outbox
 
         result, outbox = await patiently(self._life, transact)

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Literal, cast
 
 from common import db, rows, saga
-from common.history import REPLICA, Became, Entry, Observers, Record
-from common.life import Life
+from common.history import NOTICE, REPLICA, Became, Entry, Observers, Record
+from common.life import Life, patiently
 from common.messages import Sent
 from common.outbox import Outbox
 from common.recovery import Deed
@@ -27,10 +27,9 @@ from notify_svc.handover import LEASE, SECONDS_PER_NOTICE, Handover
 from notify_svc.models import Notice
 
 _SENT = saga.step_of("notify").emits
-#: What those who look on are told a notice is; no message has this type.
-_NOTICE = "notice"
 _AT_ONCE = 200
 _IDLE_SECONDS = 0.5
+_SECONDS_BETWEEN_COUNTS = 5
 #: When the service is to stop, what is being sent gets this long.
 _SECONDS_TO_FINISH = 3
 
@@ -69,7 +68,7 @@ async def run(
     """Deliver what is handed over, and what is due in the database, until the service is to stop."""
     handover.open(has_sender=True)
     try:
-        next_look = -math.inf
+        next_look = next_count = -math.inf
         while not life.is_stopping():
             try:
                 if fresh := handover.take(_AT_ONCE, datetime.now(UTC)):
@@ -77,6 +76,9 @@ async def run(
                 if time.monotonic() >= next_look:
                     found = await deliver(life, unit_of_work, channel, observers)
                     next_look = time.monotonic() + _IDLE_SECONDS if found < _AT_ONCE else -math.inf
+                if time.monotonic() >= next_count:
+                    life.health.notices = await patiently(life, count)
+                    next_count = time.monotonic() + _SECONDS_BETWEEN_COUNTS
             except Exception:  # noqa: BLE001 - whatever it was, the notices are still in the database
                 if life.is_stopping():
                     return
@@ -85,6 +87,11 @@ async def run(
             await handover.wait(max(0, next_look - time.monotonic()))
     finally:
         handover.open(has_sender=False)
+
+
+async def count() -> dict[str, int]:
+    """Notices that are not sent, by state, for those who look on."""
+    return {state.lower(): await Notice.filter(state=state).count() for state in (State.PENDING, State.PARKED)}
 
 
 async def deliver(life: Life, unit_of_work: UnitOfWork, channel: Channel, observers: Observers) -> int:
@@ -171,7 +178,7 @@ async def _settle(
             case True:
                 notice.state = State.SENT
                 notice.settled_at = now
-                outbox.stage(_SENT, notice.saga_id, sent.encode(), notice.traceparent, cause=_NOTICE)
+                outbox.stage(_SENT, notice.saga_id, sent.encode(), notice.traceparent, cause=NOTICE)
                 entries.append(_entry(notice))
             case None:
                 notice.attempts -= 1
@@ -191,7 +198,7 @@ def _entry(notice: Notice) -> Entry:
     """What those who look on are told of a notice that was delivered."""
     return Entry(
         saga=notice.saga_id,
-        type=_NOTICE,
+        type=NOTICE,
         deed=Deed.SENT,
         attempt=notice.attempts,
         trace=notice.traceparent or "",

@@ -1,1 +1,3 @@
-"""What operators look with: it reads what the services wrote, and is imported by none of them."""
+"""What operators look with and act with, the `saga` command; imported by no service."""
+
+VERSION = "0.1.0"

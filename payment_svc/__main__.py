@@ -8,7 +8,7 @@ from pydantic import Field
 from common import runner
 from common.messages import MAX_AMOUNT
 from common.settings import Settings, load
-from payment_svc import dead_letter, domain, step
+from payment_svc import dead_letter, domain, step, unsettled
 
 
 class PaymentSettings(Settings):
@@ -25,7 +25,12 @@ class PaymentSettings(Settings):
 def service(settings: PaymentSettings) -> runner.Service:
     """The payment service under these settings."""
     rules = domain.Rules(settings.payment_limit, timedelta(seconds=settings.payment_deadline_seconds))
-    return runner.Service("payment", handle=partial(step.handle, rules=rules), dead_letter=dead_letter.handle)
+    return runner.Service(
+        "payment",
+        handle=partial(step.handle, rules=rules),
+        dead_letter=dead_letter.handle,
+        background=unsettled.watch,
+    )
 
 
 if __name__ == "__main__":

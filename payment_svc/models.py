@@ -31,3 +31,5 @@ class Payment(Model):
 
         table = "payment"
         table_description = "payments, kept for ever"
+        # Finds those that are neither completed nor cancelled, the oldest first, without reading the others.
+        indexes = (("settled_at", "paid_at"),)

@@ -48,7 +48,10 @@ class Work:
             case Pay() as command:
                 return self._barrier.forward(message, lambda: self._pay(command))
             case Failed() as failed:
-                return self._barrier.failure(message, undo=lambda: self._cancel(failed))
+                outcome = self._barrier.failure(message, undo=lambda: self._cancel(failed))
+                if isinstance(outcome, Done) and outcome.deed is Deed.UNDID:
+                    return Done(Deed.UNDID, since=self._payments[message.key].paid_at)
+                return outcome
             case Expired():
                 return self._complete(message)
         raise TypeError(f"the payment service does not take {message.type}")
@@ -106,7 +109,7 @@ class Work:
         self._outbox.stage(
             saga.COMPLETED, message.key, completed.encode(), message.traceparent, cause=message.type
         )
-        return Done(deed)
+        return Done(deed, since=payment.paid_at if deed is Deed.DID else None)
 
     def _settle(self, payment: Payment, state: State) -> None:
         payment.state = state

@@ -18,9 +18,12 @@ from pydantic.fields import FieldInfo
 
 from common import messages, recovery, saga, topology
 from common.barrier import PROTOCOL_BROKEN
+from common.history import OPERATOR
 from common.messages import TYPES, Body
 from common.settings import Settings
+from ops.drawing import mermaid
 from tools import proof_page
+from tools.contracts import asyncapi
 
 ROOT = Path(__file__).resolve().parents[1]
 _NOTE = "<!-- Written by `python -m tools.generate`. Change the code, not this file. -->"
@@ -50,6 +53,7 @@ _MACHINERY: Mapping[str, str] = {
     saga.RETRIES_SPENT: "the step kept failing until its retries were used up; `detail` tells the last error",
     saga.DATA_ERROR: "a database cannot store this content, now or ever",
     recovery.CRASHED_ALONE: "the message ended its service's process, also when it was handled alone",
+    saga.ABORTED: "an operator ended the saga with `saga abort`; who and why is told by the history",
     saga.IDEMPOTENCY_CONFLICT: "in `<service>.rejected`: the id was used before with other content; the first one "
     "stays untouched",
 }
@@ -80,9 +84,10 @@ def documents() -> dict[Path, str]:
         ROOT / "docs/settings.md": settings_page(),
         ROOT / "docs/topology.md": topology_page(),
         ROOT / "docs/messages.md": messages_page(),
+        asyncapi.PAGE: asyncapi.page(_REFUSALS, _MACHINERY),
         ROOT / "docs/proof.md": proof_page.page(_NOTE),
     }
-    parts = {"saga": saga_flow, "table": saga_table}
+    parts = {"saga": lambda: mermaid.fenced(mermaid.flow()), "table": saga_table}
     for name in ("README.md", "ARCHITECTURE.md"):
         path = ROOT / name
         if path.exists():
@@ -127,30 +132,6 @@ def saga_table() -> str:
         f"is undone on `{saga.ANY_FAILED}`, emits",
     ]
     return _table(heads, rows)
-
-
-def saga_flow() -> str:
-    """The saga as a Mermaid diagram: forward along the top, and the way back."""
-    lines = ["```mermaid", "flowchart LR", f'    client(["client"]) -->|{saga.FIRST.on}| {saga.FIRST.service}']
-    for step in saga.SAGA:
-        name = f"{step.service}: the pivot" if step.pivot else step.service
-        shape = f'{{{{"{name}"}}}}' if step.pivot else f'["{name}"]'
-        lines.append(f"    {step.service}{shape}")
-    for step, follower in zip(saga.SAGA, saga.SAGA[1:], strict=False):
-        lines.append(f"    {step.service} -->|{step.emits}| {follower.service}")
-    complete = f'completed(["{saga.FIRST.service} completes: {saga.COMPLETED}"])'
-    lines.append(f"    {saga.PIVOT.service} -->|{saga.PIVOT.emits}| {complete}")
-    last = saga.SAGA[-1]
-    lines.append(f'    {last.service} --> told(["{last.emits}"])')
-    failing = " & ".join(step.service for step in saga.SAGA if step.refusals)
-    lines.append(f'    {failing} -.->|refused, or retries spent| failed{{"{saga.ANY_FAILED}"}}')
-    lines += [
-        f'    failed -.->|{step.service} undoes| undone_{step.service}(["{step.compensation}"])'
-        for step in saga.SAGA
-        if step.compensation
-    ]
-    lines.append(f"    failed -.->|{last.service} tells the user| told")
-    return "\n".join([*lines, "```"])
 
 
 # Settings
@@ -254,7 +235,16 @@ def topology_page() -> str:
         f"## Bindings to `{topology.RECOVERY}`",
         "The same for every service. `<svc>.return` is how a retried message comes back.",
         _recovery_bindings(derived),
+        "## The history",
+        f"`{topology.HISTORY}` is a stream: what each service tells of every batch, unconfirmed, under its key "
+        f"{_codes(topology.history_key(teller) for teller in (*saga.SERVICES, OPERATOR))} of "
+        f"`{topology.RECOVERY}`. `saga watch`, `saga show` and the board read it; no saga depends on it.",
+        _table(["argument", "value"], [[_code(name), str(value)] for name, value in _history(derived).items()]),
     )
+
+
+def _history(derived: topology.Topology) -> Mapping[str, str | int]:
+    return next(queue.arguments for queue in derived.queues if queue.name == topology.HISTORY)
 
 
 def _recovery_flow() -> str:
@@ -282,6 +272,8 @@ def _queue_kinds(derived: topology.Topology) -> str:
     """One row per kind of queue: the same name and arguments but for the service's name in them."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for queue in derived.queues:
+        if queue.name == topology.HISTORY:
+            continue
         service = queue.name.partition(".")[0]
         arguments = "<br>".join(
             f"`{name}: {_general(service, value)}`"
@@ -318,7 +310,7 @@ def _recovery_bindings(derived: topology.Topology) -> str:
     """One row per kind of key; every service has all of them."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for binding in derived.bindings:
-        if binding.exchange == topology.RECOVERY:
+        if binding.exchange == topology.RECOVERY and binding.queue != topology.HISTORY:
             service = binding.key.partition(".")[0]
             kind = _general(service, binding.key), _general(service, binding.queue)
             kinds.setdefault(kind, []).append(service)

@@ -25,7 +25,7 @@ break it, and a fifth looks for mistakes that the four would not notice. `make p
 | explorer | handlers, barrier, disposition | every interleaving of one or two sagas, and of two replicas | `make explore` |
 | simulator | the five whole services, on a simulated broker | thousands of sagas with faults at every boundary | `make simulate` |
 | oracle | the same handlers | whether five databases end as one transaction would have left them | `make test ARGS=tests/proof` |
-| audit | five databases of a real system | whether anything in them contradicts the promise | `python -m ops.audit` |
+| audit | five databases of a real system | whether anything in them contradicts the promise | `./saga audit` |
 | mutants | the tests | whether a test notices each small change of the deciding code | `make mutants` |
 
 The simulated broker is held against RabbitMQ 3.10 and 4.0: more than fifty scripted scenarios run on all three and must see the same

@@ -48,9 +48,9 @@ class Curses:
 
     def upon(self, service: runner.Service, incarnation: Incarnation) -> runner.Service:
         """A service that suffers from them."""
-        # The one thing that any service does in the background is to send notices.
-        sends: Any = service.background
-        background = partial(sends, channel=self._channel(incarnation)) if sends else None
+        background: Any = service.background
+        if service.name == "notify":
+            background = partial(background, channel=self._channel(incarnation))
         return dataclasses.replace(
             service,
             handle=self._suffering(service.handle, incarnation),

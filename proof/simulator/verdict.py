@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common import recovery, saga
-from ops.audit import Counts, Report, audit
+from ops.audit.look import Counts, Report, audit
 from proof.simulator.clock import BEGINNING
 from proof.simulator.simulation import Run
 from proof.simulator.workload import Told, services_of

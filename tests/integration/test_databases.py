@@ -142,7 +142,7 @@ async def test_a_unit_begins_its_transaction_only_when_it_must() -> None:
 
     def has_begun() -> bool:
         connection: Any = connections.get("default")
-        return connection._connection.is_in_transaction()
+        return bool(connection._connection.is_in_transaction())
 
     async with db.unit():
         assert await rows.find(Payment, ["p-1"]) == []

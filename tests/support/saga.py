@@ -502,9 +502,9 @@ def book_errors(theatre: Theatre) -> list[str]:
 
 async def audited(stack: Stack) -> list[str]:
     """What the operators' own audit says, where it is there."""
-    if importlib.util.find_spec("ops") is None or importlib.util.find_spec("ops.audit") is None:
+    if importlib.util.find_spec("ops") is None or importlib.util.find_spec("ops.audit.look") is None:
         return []
-    report = await importlib.import_module("ops.audit").audit(stack.database_urls())
+    report = await importlib.import_module("ops.audit.look").audit(stack.database_urls())
     return [str(violation) for violation in report.violations]
 
 

@@ -20,11 +20,12 @@ import pytest
 from aiohttp import web
 
 from common import saga
-from ops import audit as command
-from ops import reading
-from ops.audit import Report, audit
-from ops.reading import CouldNotLookError
-from ops.rules import Saga
+from ops import where
+from ops.app import run
+from ops.audit import look, reading
+from ops.audit.look import Report, audit
+from ops.audit.rules import Saga
+from ops.output import CannotLookError
 from tests.support.written import OPEN, PRICE, WHOLE, write
 
 
@@ -176,7 +177,7 @@ async def test_a_management_api_that_refuses_is_told_without_its_password(books:
     """What cannot be looked at must not pass as clean, and no secret belongs into a message."""
 
     async def look(address: str) -> None:
-        with pytest.raises(CouldNotLookError, match="401") as told:
+        with pytest.raises(CannotLookError, match="does not let user watcher") as told:
             await books.audit(management=address)
         assert "s@fe" not in str(told.value)
         assert "s%40fe" not in str(told.value)
@@ -538,14 +539,14 @@ async def test_a_writing_service_and_the_audit_do_not_wait_for_each_other(
 async def test_the_audit_cannot_write(books: Books) -> None:
     """Whoever audits must not be able to change what is audited."""
     async with reading.open_books(books.urls) as open_books:
-        with pytest.raises(CouldNotLookError, match="readonly"):
+        with pytest.raises(CannotLookError, match="readonly"):
             await open_books.select("payment", "DELETE FROM payment")
 
 
 async def test_a_missing_database_is_not_made(books: Books) -> None:
     """An empty database that an auditor made by looking would hide that the real one is gone."""
     books.file("queue").unlink()
-    with pytest.raises(CouldNotLookError, match="the queue database: there is no file"):
+    with pytest.raises(CannotLookError, match="the queue database: there is no file"):
         await books.audit()
     assert not books.file("queue").exists()
 
@@ -553,7 +554,7 @@ async def test_a_missing_database_is_not_made(books: Books) -> None:
 async def test_a_file_that_is_no_database_of_a_service_cannot_be_audited(books: Books) -> None:
     """A wrong file must not pass as a clean one."""
     books.file("queue").write_bytes(b"")
-    with pytest.raises(CouldNotLookError, match="the queue database: no such table"):
+    with pytest.raises(CannotLookError, match="the queue database: no such table"):
         await books.audit()
 
 
@@ -566,6 +567,13 @@ async def test_a_report_for_programs_says_everything(books: Books) -> None:
     assert datetime.fromisoformat(document["looked_at"]).tzinfo
 
 
+def _leave(*arguments: str) -> object:
+    """Run the `saga` command in this process; its exit code."""
+    with pytest.raises(SystemExit) as left:
+        run(list(arguments))
+    return left.value.code
+
+
 @pytest.mark.parametrize(("fixture", "code"), [("settled", 0), ("books", 1)])
 def test_the_command_tells_by_its_exit_code(
     fixture: str, code: int, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str],
@@ -575,10 +583,10 @@ def test_the_command_tells_by_its_exit_code(
     books: Books = request.getfixturevalue(fixture)
     for service in ("payment", "reservation", "point"):
         monkeypatch.setenv(f"DATABASE_URL_{service.upper()}", books.urls[service])
-    monkeypatch.setattr(command, "_PAUSE", timedelta(0))
+    monkeypatch.setattr(look, "_PAUSE", timedelta(0))
     given = [f"--database={service}={books.urls[service]}" for service in ("queue", "notify")]
     # The books are seconds old: nothing in them is stuck yet, unless standing still is allowed for no time.
-    assert command.main([*given, "--stuck-after=0"]) == code
+    assert _leave("audit", *given, "--stuck-after=0") == code
     told = capsys.readouterr().out
     assert ("clean: the five databases agree" in told) is (code == 0)
     assert ("violation: p-open: stuck: it waits for point" in told) is (code == 1)
@@ -589,15 +597,13 @@ def test_the_command_says_what_it_cannot_look_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No stack was ever started here: that is neither clean nor violated."""
-    monkeypatch.chdir(tmp_path)
-    assert command.main([]) == 2
+    monkeypatch.setattr(where, "HOME", tmp_path)
+    assert _leave("audit") == 2
     assert "could not look: the payment database: there is no file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["payments=sqlite:///x", "payment", "payment="])
 def test_the_command_refuses_a_database_of_nobody(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A typing error must not audit another database than the one that was meant."""
-    with pytest.raises(SystemExit) as left:
-        command.main(["--database", given])
-    assert left.value.code == 2
+    assert _leave("audit", "--database", given) == 2
     assert "is not SERVICE=URL" in capsys.readouterr().err

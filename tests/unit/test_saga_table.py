@@ -191,9 +191,25 @@ def test_stale_bindings_are_exactly_the_keys_that_the_table_does_not_list() -> N
 def test_every_queue_is_a_quorum_queue_with_an_explicit_delivery_limit() -> None:
     """The default limit of RabbitMQ 4 would lose the message that a person has looked at 21 times."""
     for queue in topology.derive(DELAYS).queues:
+        if queue.name == topology.HISTORY:
+            continue
         assert queue.arguments["x-queue-type"] == "quorum"
         peeked = queue.name.endswith((".dead", ".parked")) or ".retry." in queue.name
         assert queue.arguments["x-delivery-limit"] == (10**9 if peeked else topology.DELIVERY_LIMIT)
+
+
+def test_the_history_is_a_stream_that_forgets_by_age_and_size() -> None:
+    """Nobody reads it empty, so without a limit it would fill the broker's disk, and stop the saga after all."""
+    objects = topology.derive(DELAYS)
+    (stream,) = [queue for queue in objects.queues if queue.name == topology.HISTORY]
+    assert stream.arguments["x-queue-type"] == "stream"
+    assert stream.arguments["x-max-age"] == "7D"
+    assert stream.arguments["x-max-length-bytes"] == 2 * 1024**3
+    bound = {binding for binding in objects.bindings if binding.queue == topology.HISTORY}
+    assert bound == {
+        topology.Binding(topology.RECOVERY, f"{teller}.history", topology.HISTORY)
+        for teller in (*saga.SERVICES, "operator")
+    }
 
 
 def test_what_is_dead_lettered_is_dead_lettered_at_least_once_to_a_bound_key() -> None:
@@ -201,6 +217,8 @@ def test_what_is_dead_lettered_is_dead_lettered_at_least_once_to_a_bound_key() -
     objects = topology.derive(DELAYS)
     for queue in objects.queues:
         arguments = queue.arguments
+        if queue.name == topology.HISTORY:
+            continue
         if queue.name.endswith((".dead", ".parked")):
             assert set(arguments) == {"x-queue-type", "x-delivery-limit"}, "the end of the road: nothing expires"
             continue

@@ -13,7 +13,7 @@ from typing import Any
 
 from common import saga
 from common.messages import TopUp
-from ops.audit import audit as audit_databases
+from ops.audit.look import audit as audit_databases
 from tools.demo.plan import Case, Plan
 from tools.stack import Stack
 

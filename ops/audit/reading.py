@@ -22,16 +22,13 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 import asyncpg
 
 from common import saga
-from ops.rules import Deed, Entry, Event, Notice, Payment, Saga, Step
+from ops.audit.rules import Deed, Entry, Event, Notice, Payment, Saga, Step
+from ops.output import CannotLookError
 
 _PAGE = 2_000
 _SECONDS = 10.0
 
 _Row = tuple[Any, ...]
-
-
-class CouldNotLookError(Exception):
-    """A database, or the broker, cannot be read: one sentence for the person, and no secret in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +100,10 @@ def _sources() -> Iterable[_Source]:
 _SOURCES = tuple(_sources())
 
 
+def _answers(service: str) -> _Source:
+    return _Source(service, "saga_step", "saga_id", "answer_type, answer", lambda *_: None)
+
+
 class Books:
     """Snapshots of the five databases, taken as nearly at once as can be, while it is open."""
 
@@ -131,6 +132,12 @@ class Books:
                 picked.append((source, await self._snapshots[source.service].pick(source, wanted)))
         return _gather(picked)
 
+    async def answer(self, service: str, saga_id: str) -> tuple[str, str] | None:
+        """What a service says when it is asked again about a saga, its type and its body; None: it has no row."""
+        with _looking_at(service):
+            rows = await self._snapshots[service].pick(_answers(service), [saga_id])
+        return (rows[0][1], rows[0][2]) if rows else None
+
     async def select(self, service: str, query: str) -> list[_Row]:
         """Give the rows of a query that every vendor understands."""
         with _looking_at(service):
@@ -139,10 +146,10 @@ class Books:
 
 @contextlib.asynccontextmanager
 async def open_books(databases: Mapping[str, str]) -> AsyncIterator[Books]:
-    """Open a snapshot of each service's database; CouldNotLookError if one cannot be read, now or later."""
+    """Open a snapshot of each service's database; CannotLookError if one cannot be read, now or later."""
     missing = [service for service in saga.SERVICES if service not in databases]
     if missing:
-        raise CouldNotLookError(f"no database given of {', '.join(missing)}")
+        raise CannotLookError(f"no database given of {', '.join(missing)}")
     async with contextlib.AsyncExitStack() as stack:
         snapshots: dict[str, _Snapshot] = {}
         for service in saga.SERVICES:
@@ -168,7 +175,7 @@ def _looking_at(service: str) -> Iterator[None]:
     except (OSError, ValueError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         lines = str(error).strip().splitlines()
         why = lines[0] if lines else type(error).__name__
-        raise CouldNotLookError(f"the {service} database: {why}") from error
+        raise CannotLookError(f"the {service} database: {why}") from error
 
 
 class _Snapshot(ABC):

@@ -1,0 +1,1 @@
+"""Acting: commands published and waited for, an outcome asked for again, a saga aborted."""

@@ -1,0 +1,111 @@
+"""`saga audit`: the audit's options, and its report for people and for programs."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from common import saga
+from ops import where
+from ops.output import Exit, say, tell_json
+
+if TYPE_CHECKING:
+    from ops.audit.report import Report
+
+_LINES = 20
+_STUCK_AFTER = 120.0
+
+
+def _databases(given: list[str]) -> list[str]:
+    for text in given:
+        service, _, url = text.partition("=")
+        if service not in saga.SERVICES or not url:
+            raise typer.BadParameter(f"{text!r} is not SERVICE=URL, with one of {', '.join(saga.SERVICES)}")
+    return given
+
+
+def audit(
+    *,
+    database: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SERVICE=URL",
+            callback=lambda given: _databases(given or []),
+            help="A database that is not that of `DATABASE_URL_<SERVICE>` or of `make up`; may be repeated.",
+        ),
+    ] = None,
+    management: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="http://user:password@host:15672 of RabbitMQ: sagas whose messages wait in queues are not stuck.",
+        ),
+    ] = None,
+    stuck_after: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long a saga may stand still.")
+    ] = _STUCK_AFTER,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole report, for programs.")] = False,
+) -> Exit:
+    """Check that the five databases agree on every saga. Reads only; may run beside the services.
+
+    Exit code: 0 clean, 1 a rule is broken, 2 could not look.
+    """
+    from ops.audit import look  # noqa: PLC0415 - it brings the databases' clients
+
+    given = dict(text.split("=", 1) for text in database or [])
+    report = asyncio.run(
+        look.audit(
+            where.database_urls() | given,
+            rabbitmq_management=management,
+            stuck_after=timedelta(seconds=stuck_after),
+        )
+    )
+    if as_json:
+        tell_json(report.to_document())
+    else:
+        _tell(report)
+    return Exit.OK if report.clean else Exit.NEGATIVE
+
+
+def _tell(report: Report) -> None:
+    """The report for a person: in colours on a terminal, one plain line per finding in a pipe."""
+    counts = report.counts
+    endings = {
+        "completed": counts.completed,
+        "undone": counts.undone,
+        "refused at the first step": counts.failed,
+        "under way": counts.under_way,
+        "in violation": counts.violated,
+    }
+    told = ", ".join(f"{count:,} {name}" for name, count in endings.items() if count)
+    say(f"{counts.sagas:,} sagas" + (f": {told}" if told else ""))
+    say(
+        f"{counts.points:,} points in {counts.wallets:,} wallets; "
+        f"{counts.seats_sold:,} seats sold, {counts.tokens_used:,} tokens used up"
+    )
+    leftovers = {
+        "events to publish": counts.unpublished,
+        "notices to send": counts.notices_pending,
+        "notices parked for a person": counts.notices_parked,
+        "messages in queues": counts.messages_waiting,
+        "messages parked for a person": counts.messages_parked,
+    }
+    for name, count in leftovers.items():
+        if count:
+            say(f"{count:,} {name}", style="yellow")
+    shown = report.under_way[:_LINES]
+    for it in shown:
+        since = f" since {it.since.isoformat(timespec='seconds')}" if it.since else ""
+        waits = ", ".join(it.waits_for) or "its events to be published"
+        say(f"under way: {it.saga_id} waits for {waits}{since}", style="yellow")
+    if len(report.under_way) > len(shown):
+        say(f"... and {len(report.under_way) - len(shown):,} more under way (--json lists them)")
+    for violation in report.violations:
+        say(f"violation: {violation}", style="red")
+    if report.clean:
+        say("clean: the five databases agree", style="bold green")
+    else:
+        say(f"{len(report.violations):,} violations", style="bold red")

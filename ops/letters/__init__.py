@@ -1,0 +1,16 @@
+"""The letters that nobody could deliver: what lies in `<service>.dead` and `<service>.parked`.
+
+They are shown, replayed and discarded:
+
+    letter.py       one message of such a queue, read as far as it can be
+    queues.py       looking through a queue without consuming it
+    standing.py     what is known of a letter's saga: asked of the databases, else of the history
+    rules.py        what would happen to a letter that is replayed, and which may be discarded: pure
+    users.py        in whose name a letter goes back
+    acting.py       replaying and discarding, so that a crash leaves two copies and never none
+    record.py       what the history is told of an act
+    telling.py      how letters are shown
+    looking.py      list and show
+    orders.py       replay and discard, as an operator orders it
+    commands.py     `saga dead` and `saga parked`
+"""

@@ -1,0 +1,1 @@
+"""What the history tells of each saga: read from the stream, folded into stories, told to people and programs."""

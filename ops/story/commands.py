@@ -1,0 +1,112 @@
+"""`saga watch`, `saga show` and `saga list`: what the history tells. They only read, and disturb no saga."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from ops.output import Exit
+
+_STUCK_AFTER = 120.0
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+StuckAfter = Annotated[
+    float,
+    typer.Option("--stuck-after", min=1, metavar="SECONDS", help="How long nothing may be heard of a saga."),
+]
+
+
+def _when(text: str) -> datetime:
+    """A moment, told as how long ago (90s, 15m, 1h, 2d) or as a time with an offset."""
+    ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    try:
+        if ago:
+            return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise typer.BadParameter("say how long ago, like 90s, 15m, 1h or 2d, or a time like 2026-11-22T10:00:00Z")
+    return moment
+
+
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        "--since",
+        parser=_when,
+        metavar="AGO|TIME",
+        help="Only what was told since: 90s, 15m, 1h, 2d ago, or a time like 2026-11-22T10:00:00Z.",
+    ),
+]
+
+
+def watch(
+    *,
+    saga: Annotated[str, typer.Option("--saga", metavar="PREFIX", help="Only sagas whose id begins so.")] = "",
+    failed: Annotated[bool, typer.Option("--failed", help="Only sagas that failed.")] = False,
+    stuck: Annotated[bool, typer.Option("--stuck", help="Only sagas that are stuck.")] = False,
+    since: Since = None,
+    stuck_after: StuckAfter = _STUCK_AFTER,
+    json: Json = False,
+) -> Exit:
+    """Watch sagas live: one line a saga, its five steps, counts and rates.
+
+    In a pipe, one line for each change, separated by tabs: when, which saga, its phase, its steps, where, why, how
+    long. With --json, one JSON object a line. It begins two minutes ago unless --since says otherwise, and goes on
+    until Ctrl+C. What happened before it began is not known to it; `saga show` reads all of the history.
+    """
+    from ops.story import live  # noqa: PLC0415 - see ops.app
+    from ops.story.watching import Filter, Watch  # noqa: PLC0415 - as above
+
+    watching = Watch(Filter(saga, failed=failed, stuck=stuck), stuck_after)
+    begin = since or datetime.now(UTC) - timedelta(minutes=2)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(live.follow(watching, begin, as_json=json))
+    return Exit.OK
+
+
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="A saga's id: its payment_id.")],
+    *,
+    since: Since = None,
+    stuck_after: StuckAfter = _STUCK_AFTER,
+    json: Json = False,
+) -> Exit:
+    """Tell all that happened to one saga: every message, retry, dead letter and compensation, and what comes next.
+
+    All of the history is read for it, unless --since says where to begin: quicker, if the saga began after that.
+
+    Exit codes: 0 it completed or is under way, 1 it failed, is stuck or is not known, 2 could not look.
+    """
+    from ops.story import looking  # noqa: PLC0415 - see ops.app
+
+    return asyncio.run(looking.show(id_, since=since, stuck_after=stuck_after, as_json=json))
+
+
+def list_(
+    *,
+    failed: Annotated[bool, typer.Option("--failed", help="Only sagas that failed.")] = False,
+    stuck: Annotated[bool, typer.Option("--stuck", help="Only sagas that are stuck.")] = False,
+    saga: Annotated[str, typer.Option("--saga", metavar="PREFIX", help="Only sagas whose id begins so.")] = "",
+    since: Since = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="List no more than so many.")] = 50,
+    stuck_after: StuckAfter = _STUCK_AFTER,
+    json: Json = False,
+) -> Exit:
+    """List sagas: those first that need a person, then those that move, then the latest.
+
+    With --failed and --stuck, those that are one or the other. Exit codes: 0 none of the sagas asked for failed or
+    is stuck, 1 some did or are, 2 could not look.
+    """
+    from ops.story import looking  # noqa: PLC0415 - see ops.app
+    from ops.story.watching import Filter  # noqa: PLC0415 - as above
+
+    wanted = Filter(saga, failed=failed, stuck=stuck)
+    return asyncio.run(looking.list_(wanted, since=since, limit=limit, stuck_after=stuck_after, as_json=json))

@@ -1,0 +1,425 @@
+"""`saga dead` and `saga parked` beside real services: nothing is lost by looking, and no act tears a saga."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import aio_pika
+import pytest
+import pytest_asyncio
+from typer.testing import CliRunner
+
+from common import bus, saga, topology
+from common.history import Entry
+from common.messages import Pay, TopUp
+from common.settings import Settings
+from ops.app import app
+from ops.letters import users
+from ops.letters.acting import Desk, Outcome
+from ops.letters.letter import Letter
+from ops.letters.queues import Drawer
+from ops.story.reading import records
+from tests.support.eventually import eventually
+from tests.support.saga import Theatre, Visit, depth, theatre, visit
+from tools.broker import PrivateBroker
+from tools.stack import ROOT
+
+pytestmark = pytest.mark.broker
+
+#: Started in place of `saga`, this dies where the letter is to be taken away.
+DIES_BEFORE_THE_ACK = """
+import os, signal, sys
+from ops.letters.queues import Drawer
+
+async def die(self, letter):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Drawer.remove = die
+from ops.app import run
+run()
+"""
+
+#: For the point service: while the file is there, its handler fails, and so does the one of its dead letters.
+BREAKS = """
+import os
+from importlib import import_module
+from pathlib import Path
+
+if "BROKEN" in os.environ:
+    file = Path(os.environ["BROKEN"])
+    work, barrier = import_module("point_svc.step").Work, import_module("common.barrier")
+    decide, bury = work.decide, barrier.bury
+
+    def decide_or_fail(self, message):
+        if file.exists() and message.type == "reservation.confirmed":
+            raise OverflowError("it does not fit")
+        return decide(self, message)
+
+    async def bury_or_fail(service, batch):
+        if file.exists():
+            raise OverflowError("nor does this")
+        return await bury(service, batch)
+
+    work.decide, barrier.bury = decide_or_fail, bury_or_fail
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the command told."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Its document."""
+        told: dict[str, Any] = json.loads(self.out)
+        return told
+
+    @property
+    def outcomes(self) -> list[str]:
+        """What became of each letter."""
+        return [letter["outcome"] for letter in self.json["letters"]]
+
+
+def environment(house: Theatre, url: str | None = None) -> dict[str, str]:
+    """What an operator has set who knows the broker and the databases."""
+    databases = {f"DATABASE_URL_{name.upper()}": at for name, at in house.stack.database_urls().items()}
+    return databases | {"RABBITMQ_URL": url or house.url}
+
+
+async def run(house: Theatre, *words: str, url: str | None = None) -> Said:
+    """Run `saga` as an operator does; one at a time, for it is in this program, which is quicker."""
+    known = environment(house, url)
+    done = await asyncio.to_thread(lambda: CliRunner().invoke(app, words, env=known))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return Said(done.exit_code, done.stdout, done.stderr)
+
+
+async def run_alone(house: Theatre, *words: str, program: tuple[str, ...] = ("-m", "ops")) -> Said:
+    """Run `saga` as a program of its own, which may die."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *program,
+        *words,
+        cwd=ROOT,
+        env=os.environ | environment(house),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Said(process.returncode, out.decode(), err.decode())
+
+
+async def park(here: Visit, service: str, pay: Pay) -> None:
+    """Put the saga's command where its service parks it, signed as it signs."""
+    user = here.theatre.broker.user
+    await here.publish(
+        topology.parked_queue(service),
+        pay,
+        exchange=topology.RECOVERY,
+        headers={
+            "x-type": saga.FIRST.on,
+            "x-attempt": 3,
+            "x-reason": "dead_letter_failed",
+            "x-detail": "\u202eboom",
+        },
+        user_id=user,
+        message_id=f"m-{pay.payment_id}",
+    )
+
+
+async def acts(house: Theatre, pay: Pay) -> list[Entry]:
+    """What operators did to a payment, as the history tells."""
+    async with aclosing(records(house.url, about=pay.payment_id)) as told:
+        return [
+            entry
+            async for record in told
+            for entry in record.entries
+            if record.service == "operator" and entry.saga == pay.payment_id
+        ]
+
+
+async def test_a_parked_conflict_is_listed_shown_and_discarded_with_a_reason(here: Visit, house: Theatre) -> None:
+    """The whole walk of an operator: what is it, what does it say, away with it; and who did that, and why."""
+    (pay,) = await here.paying()
+    await here.send(pay)
+    await here.completed(pay)
+    other = pay.model_copy(update={"amount": pay.amount + 1})
+    await here.publish(saga.FIRST.on, other)
+    await here.hears(pay.payment_id, "payment.rejected")
+    await eventually(lambda: here.copy(pay.payment_id, "payment.parked"))
+
+    listed = await run(house, "parked", "list", "--service", "payment", "--json")
+    assert listed.code == 0, listed
+    groups = {(group["service"], group["reason"]): group["count"] for group in listed.json["groups"]}
+    assert groups["payment", "idempotency_conflict"] >= 1
+    (letter,) = [letter for letter in listed.json["letters"] if letter["saga"] == pay.payment_id]
+
+    (masked,) = (await run(house, "parked", "show", pay.payment_id, "--json")).json["letters"]
+    plain = {"payment_id": pay.payment_id, "reservation_id": pay.reservation_id, "amount": other.amount}
+    assert masked["body"] == plain | {"user_id": "***", "token": "***", "expires_at": None}
+    assert masked["headers"]["x-reason"] == "idempotency_conflict"
+    (whole,) = (await run(house, "parked", "show", letter["id"], "--json", "--reveal")).json["letters"]
+    assert whole["body"]["user_id"] == pay.user_id
+    shown = await run(house, "parked", "show", letter["id"][:8])
+    assert pay.user_id not in shown.out
+    assert "idempotency_conflict" in shown.out
+
+    replayed = await run(house, "parked", "replay", pay.payment_id, "--yes", "--force", "--json")
+    assert (replayed.code, replayed.outcomes) == (1, ["refused"])
+    dry = await run(house, "parked", "discard", pay.payment_id, "--why", "typed twice", "--json")
+    assert (dry.code, dry.outcomes) == (0, ["would_be_done"])
+    assert letter["id"] in parked(house, "payment")
+
+    gone = await run(
+        house, "parked", "discard", pay.payment_id, "--why", "typed twice", "--by", "kim", "--yes", "--json"
+    )
+    assert (gone.code, gone.outcomes) == (0, ["done"])
+    assert letter["id"] not in parked(house, "payment")
+    (act,) = await acts(house, pay)
+    assert (act.type, act.by, act.why, act.reason) == ("discard", "kim", "typed twice", "idempotency_conflict")
+    (told,) = [copy for copy in here.copies if copy.key == "operator.history" and pay.payment_id in str(copy.raw)]
+    assert json.loads(told.body["kept"]["body"]) == json.loads(other.encode())
+    assert (await run(house, "parked", "show", pay.payment_id)).code == 1
+
+
+def parked(house: Theatre, service: str) -> list[str]:
+    """Ids of what lies in a service's parked queue, as the management UI shows them."""
+    return [letter["properties"].get("message_id") for letter in house.peek(topology.parked_queue(service))]
+
+
+async def test_looking_takes_nothing_away_and_says_what_it_did_not_see(here: Visit, house: Theatre) -> None:
+    """A queue is looked at a hundred times before somebody decides; its order stays, and so does all in it."""
+    pays = [here.pay() for _ in range(12)]
+    for pay in pays:
+        await park(here, "notify", pay)
+    before: list[str] = []
+    # The first look settles the order, which a look in the management UI changes.
+    for _ in range(3):
+        looked = (await run(house, "parked", "list", "--service", "notify", "--json")).json
+        assert looked["not_looked_at"] == {}
+        seen = [letter["id"] for letter in looked["letters"]]
+        assert len(seen) >= len(pays)
+        assert seen == (before or seen)
+        before = seen
+    part = await run(house, "parked", "list", "--service", "notify", "--limit", "3")
+    assert f"{len(before) - 3} more in notify.parked were not looked at" in part.err
+    assert "\u202e" not in part.out
+    assert sorted(parked(house, "notify")) == sorted(before)
+    house.api("DELETE", "/api/queues/{v}/notify.parked/contents")
+
+
+async def test_of_two_operators_one_replays_a_letter(here: Visit, house: Theatre) -> None:
+    """Whoever holds the letter acts on it; the other one finds none, and nothing happens twice."""
+    (pay,) = await here.paying()
+    await park(here, "payment", pay)
+    order = ("parked", "replay", f"m-{pay.payment_id}", "--service", "payment", "--yes", "--json")
+    both = await asyncio.gather(*(run_alone(house, *order) for _ in range(2)))
+    outcomes = sorted(outcome for said in both for outcome in said.outcomes)
+    assert outcomes in (["done"], ["done", "refused"]), both
+    await here.completed(pay)
+    assert f"m-{pay.payment_id}" not in parked(house, "payment")
+    assert [act.type for act in await acts(house, pay)] == ["replay"]
+
+
+async def test_a_login_that_may_not_speak_for_the_service_changes_nothing(here: Visit, house: Theatre) -> None:
+    """The service would not believe the copy; the letter stays, and the operator learns what to do about it."""
+    (pay,) = await here.paying()
+    await park(here, "payment", pay)
+    name = f"operator-{here.mark}"
+    place = urlsplit(house.url)
+    url = place._replace(netloc=f"{name}:secret@{place.hostname}:{place.port}").geturl()
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    try:
+        house.api("PUT", f"/api/users/{name}", {"password": "secret", "tags": ""})
+        house.api("PUT", f"/api/permissions/{{v}}/{name}", everything)
+        order = ("parked", "replay", pay.payment_id, "--service", "payment", "--yes")
+        refused = await run(house, *order, url=url)
+        assert refused.code == 2, refused
+        assert "impersonator" in refused.err
+        assert f"m-{pay.payment_id}" in parked(house, "payment")
+        house.api("PUT", f"/api/users/{name}", {"password": "secret", "tags": "impersonator"})
+        assert (await run(house, *order, url=url)).code == 0
+    finally:
+        house.api("DELETE", f"/api/users/{name}")
+    await here.completed(pay)
+
+
+async def test_the_broker_tells_in_whose_name_a_letter_goes_back(house: Theatre) -> None:
+    """What is signed by another user than the one that consumes was not put there by the service."""
+    node = house.broker
+    url = node.management_url.replace("://", f"://{node.user}:{node.password}@") + f"?vhost={house.vhost}"
+
+    async def all_told() -> None:
+        assert await users.of_services(url) == dict.fromkeys(saga.SERVICES, node.user)
+
+    await eventually(all_told)
+    assert await users.of_services(None) == {}
+
+
+async def test_what_was_done_before_the_broker_went_away_is_told(
+    here: Visit, house: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of an order is done: the operator must know which half, and of which one nobody knows."""
+    pays = await here.paying(3)
+    for pay in pays:
+        await park(here, "payment", pay)
+    replay, replayed = Desk.replay, []
+
+    async def replay_one(self: Desk, drawer: Drawer, letter: Letter, *rest: Any, **named: Any) -> Outcome:  # noqa: ANN401
+        replayed.append(letter.key)
+        if len(replayed) > 1:
+            raise ConnectionResetError
+        return await replay(self, drawer, letter, *rest, **named)
+
+    order = ("parked", "replay", "--reason", "dead_letter_failed", "--service", "payment", "--yes", "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr(Desk, "replay", replay_one)
+        said = await run(house, *order)
+    assert said.code == 2, said
+    assert "went away" in said.err
+    assert said.outcomes == ["done", "not_done", "not_done"]
+    whys = [letter["because"] for letter in said.json["letters"]]
+    assert whys[1].startswith("nobody knows")
+    assert whys[2].startswith("nothing was done")
+    assert (await run(house, *order)).outcomes == ["done", "done"]
+    await here.completed(*pays)
+
+
+@pytest_asyncio.fixture
+async def vacant(empty: Theatre) -> AsyncIterator[Visit]:
+    """All objects of the broker, and no service that takes anything out of them."""
+    async with bus.open_session(empty.url, "point") as session:
+        await session.declare(topology.derive(Settings().retry_delays))
+    # No observer: it would hear all, so whatever is published would find a queue.
+    async with await aio_pika.connect(empty.url) as connection:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        yield Visit(empty, "vacant", channel, await channel.get_exchange(topology.EVENTS))
+
+
+async def test_what_the_broker_gave_up_on_goes_back_only_in_the_name_of_its_service(
+    vacant: Visit, empty: Theatre
+) -> None:
+    """It is signed by the stranger who published it; back in that name, the service would not believe its type."""
+    gift = TopUp(top_up_id="u-1", user_id="kim", amount=5)
+    await vacant.publish("point.top_up", gift, expiration=0.001)
+    await eventually(lambda: empty.peek("point.dead"))
+    (letter,) = (await run(empty, "dead", "show", "u-1", "--json")).json["letters"]
+    assert (letter["type"], letter["killed"]) == ("point.top_up", True)
+    order = ("dead", "replay", "u-1", "--force", "--yes", "--json")
+    refused = await run(empty, *order)
+    assert (refused.code, refused.outcomes) == (1, ["refused"])
+    assert "--as" in refused.json["letters"][0]["because"]
+    assert empty.peek("point.events") == []
+    done = await run(empty, *order, "--as", empty.broker.user)
+    assert (done.code, done.outcomes) == (0, ["done"])
+    assert empty.peek("point.dead") == []
+    (back,) = empty.peek("point.events")
+    assert back["routing_key"] == "point.return"
+    assert back["properties"]["user_id"] == empty.broker.user
+    written = {name: value for name, value in back["properties"]["headers"].items() if name != "x-delivery-count"}
+    # Nothing is left of its past but that it may be what kills the service.
+    assert written == {"x-type": "point.top_up", "x-attempt": 0, "x-reason": "crash_guard"}
+    assert json.loads(back["payload"]) == json.loads(gift.encode())
+
+
+async def test_without_the_history_nothing_is_thrown_away(vacant: Visit, empty: Theatre) -> None:
+    """What nobody keeps would be lost silently; a replay loses nothing, so it only says that nobody was told."""
+    pay = vacant.pay()
+    await park(vacant, "payment", pay)
+    empty.api("DELETE", f"/api/queues/{{v}}/{topology.HISTORY}")
+    listed = await run(empty, "parked", "replay", pay.payment_id, "--json")
+    assert listed.outcomes == ["refused"]
+    assert "The history cannot be asked either" in listed.err
+    replayed = await run(empty, "parked", "replay", pay.payment_id, "--force", "--yes", "--json")
+    assert (replayed.code, replayed.outcomes) == (0, ["done"])
+    assert "nobody will see who did this" in replayed.err
+    await park(vacant, "notify", pay)
+    away = await run(empty, "parked", "discard", pay.payment_id, "--why", "not its", "--yes", "--json")
+    assert (away.code, away.outcomes) == (1, ["not_done"])
+    assert len(parked(empty, "notify")) == 1
+
+
+@pytest.fixture(scope="module")
+def broken(node: PrivateBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+    """Services of which point fails on every payment, and can decide no dead letter either, until `mend`."""
+    home = tmp_path_factory.mktemp("broken")
+    (home / "sitecustomize.py").write_text(BREAKS)
+    with theatre(node, home) as opened:
+        opened.start("payment", "reservation", "queue", "notify", ready=False)
+        opened.start("point", PYTHONPATH=f"{home}:{ROOT}", BROKEN=str(home / "is-broken"), ready=False)
+        opened.stack.wait_ready()
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def stuck(broken: Theatre) -> AsyncIterator[tuple[Visit, Pay]]:
+    """A payment that is parked in the point service because its handler failed; the cause is mended."""
+    fault = broken.home / "is-broken"
+    async with visit(broken) as here:
+        (pay,) = await here.paying()
+        fault.touch()
+        await here.send(pay)
+        await here.recovers(pay.payment_id, "point.parked")
+        await eventually(lambda: parked(broken, "point"))
+        fault.unlink()
+        yield here, pay
+        await here.settled()
+
+
+async def test_a_letter_whose_handler_failed_is_replayed_and_its_saga_completes(
+    stuck: tuple[Visit, Pay], broken: Theatre
+) -> None:
+    """The baton lies in the parked queue: it may not be thrown away, and brought back it goes on as if new."""
+    here, pay = stuck
+    refused = await run(broken, "parked", "discard", pay.payment_id, "--why", "away", "--yes", "--json")
+    assert (refused.code, refused.outcomes) == (1, ["refused"])
+    (letter,) = refused.json["letters"]
+    assert "tear" in letter["because"]
+    assert f"saga abort {pay.payment_id}" in letter["instead"]
+    dry = await run(broken, "parked", "replay", "--reason", "dead_letter_failed", "--json")
+    assert (dry.code, dry.outcomes) == (0, ["would_be_done"])
+    assert len(parked(broken, "point")) == 1
+    assert here.states(pay.payment_id)["point"] is None
+
+    done = await run(
+        broken, "parked", "replay", pay.payment_id, "--yes", "--by", "kim", "--why", "mended", "--json"
+    )
+    assert (done.code, done.outcomes) == (0, ["done"])
+    await here.completed(pay)
+    assert await depth(broken, "point.parked") == 0
+    (act,) = await acts(broken, pay)
+    assert (act.type, act.by, act.why) == ("replay", "kim", "mended")
+
+
+async def test_a_replay_that_dies_before_its_ack_leaves_two_copies_and_a_right_saga(
+    stuck: tuple[Visit, Pay], broken: Theatre
+) -> None:
+    """The copy is done, the original is still there, and now that it is settled it is refused and may go."""
+    here, pay = stuck
+    order = ("parked", "replay", pay.payment_id, "--yes", "--json")
+    died = await run_alone(broken, *order, program=("-c", DIES_BEFORE_THE_ACK))
+    assert died.code == -9, died
+    await here.completed(pay)
+    await eventually(lambda: parked(broken, "point"))
+    again = await run(broken, *order)
+    assert (again.code, again.outcomes) == (1, ["refused"])
+    assert again.json["letters"][0]["verdict"] == "settled"
+    forced = await run(broken, *order, "--force")
+    assert (forced.code, forced.outcomes) == (0, ["done"])
+    # The second copy was absorbed: the service said again what it said, and took no points again.
+    await here.hears(pay.payment_id, "point.deducted", times=2)
+    await here.completed(pay)
+    assert await depth(broken, "point.parked") == 0

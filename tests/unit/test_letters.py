@@ -1,0 +1,261 @@
+"""What a dead or parked letter is read as, how it is shown, and what is kept of it when it is thrown away."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common import history, recovery, topology
+from ops.letters import acting, record, telling, users
+from ops.letters.letter import Kind, Letter, Properties, at, read
+from ops.letters.record import KEPT_BYTES, Act, Signature
+from tests.support.bodies import command, valid
+
+AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
+BY_KIM = Signature("kim", "typed twice")
+
+
+def letter(
+    service: str = "payment",
+    type_: str = "payment.pay",
+    body: object = None,
+    *,
+    kind: Kind = Kind.PARKED,
+    properties: Properties | None = None,
+    **headers: Any,  # noqa: ANN401 - whatever a stranger writes there
+) -> Letter:
+    """A letter as its service put it there."""
+    told = valid(type_) if body is None else body
+    written = {"x-type": type_, "x-reason": "boom", "x-detail": "it broke", "x-attempt": 4}
+    written |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return read(
+        kind,
+        service,
+        told if isinstance(told, bytes) else json.dumps(told).encode(),
+        properties or Properties(message_id="m-12345678", user=f"{service}-user"),
+        written,
+    )
+
+
+def test_a_copy_says_what_it_is_and_why_it_is_here() -> None:
+    """The headers that the service wrote are what an operator reads first."""
+    it = letter(x_first_failed_at=AT.isoformat(), x_failed_in="payment.commands", body=command("p-7"))
+    assert (it.type, it.key, it.reason, it.detail, it.attempt) == ("payment.pay", "p-7", "boom", "it broke", 4)
+    assert (it.since, it.failed_in, it.queue) == (AT, "payment.commands", "payment.parked")
+    assert it.content
+    assert not it.fault
+    assert not it.killed
+
+
+def test_what_the_broker_gave_up_on_is_known_by_its_death() -> None:
+    """It carries no header of ours: its type is in what the broker wrote, and its sender is a stranger."""
+    death = {"reason": "delivery_limit", "queue": "point.events", "routing-keys": ["reservation.confirmed"]}
+    body = json.dumps(valid("reservation.confirmed")).encode()
+    it = read(Kind.DEAD, "point", body, Properties(user="shop"), {"x-death": [death]})
+    assert (it.type, it.reason, it.killed, it.key) == ("reservation.confirmed", "crash_guard", True, "p-1")
+
+
+def test_a_dead_copy_is_read_as_a_parked_one() -> None:
+    """Both are copies of the same service, with the same headers."""
+    assert letter(kind=Kind.DEAD).type == "payment.pay"
+    assert letter(kind=Kind.DEAD).queue == "payment.dead"
+
+
+def test_a_letter_is_meant_by_its_id_the_beginning_of_it_or_its_saga() -> None:
+    """Nobody types 32 characters; and six of them are the least that mean one letter."""
+    it = letter(body=command("p-7"))
+    assert [it.answers_to(name) for name in ("m-12345678", "m-1234", "p-7")] == [True] * 3
+    assert [it.answers_to(name) for name in ("m-123", "", "p-", "2345678")] == [False] * 4
+    nameless = letter(body=b"{}", properties=Properties())
+    assert nameless.answers_to(nameless.id[:13])
+    assert [nameless.answers_to(name) for name in ("", "sha256:", nameless.id[:12])] == [False] * 3
+
+
+def test_what_has_no_id_that_can_be_typed_is_named_by_its_content() -> None:
+    """An id may hold anything that a stranger likes; two letters of other content must not be one."""
+    names = [
+        letter(body=body, properties=Properties(message_id=id_)).id
+        for body, id_ in ((b"a", None), (b"b", "\u202e\x00"), (b"a", "x" * 500))
+    ]
+    assert names[0] == names[2] != names[1]
+    assert all(name.startswith("sha256:") for name in names)
+
+
+def test_the_saga_of_what_cannot_be_read_is_guessed() -> None:
+    """An unreadable baton must still be found by its saga's id, or else it could be thrown away."""
+    assert letter("reservation", "payment.paid", b'{"payment_id": "p-9"}').key == "p-9"
+    assert letter("reservation", "payment.paid", b"x", properties=Properties(correlation_id="p-9")).key == "p-9"
+    assert letter("reservation", "reservation.hold", b'{"reservation_id": "r-9"}').key == "r-9"
+    assert letter("reservation", "payment.paid", b'{"payment_id": "p 9\'"}').key == ""
+    assert letter("reservation", "payment.paid", b"[" * 100_000).key == ""
+
+
+@settings(max_examples=40)  # each goes through all that reads, shows and keeps a letter
+@given(
+    st.binary(max_size=200),
+    st.dictionaries(
+        st.sampled_from(["x-type", "x-reason", "x-attempt", "x-first-failed-at", "x-failed-in", "x-death", "a"]),
+        st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.dictionaries(st.text(), st.text())),
+    ),
+    st.sampled_from(Kind),
+    st.none() | st.text(),
+)
+def test_nothing_that_a_stranger_writes_stops_the_look(
+    body: bytes, headers: dict[str, Any], kind: Kind, text: str | None
+) -> None:
+    """One letter that cannot be shown would hide all behind it."""
+    it = read(kind, "point", body, Properties(text, text, text, text, text, AT), headers)
+    shown = json.dumps(telling.document(it, reveal=True), default=str)
+    assert shown
+    assert telling.groups([it])
+    assert record.of_act(Act.DISCARD, it, Signature(text or "", text or ""), now=AT)
+    assert acting.returning(it, "point").routing_key == "point.return"
+
+
+def test_times_outside_the_calendar_are_none() -> None:
+    """A timestamp is a stranger's, too."""
+    assert at(0) == datetime(1970, 1, 1, tzinfo=UTC)
+    assert at(AT) == AT
+    assert [at(value) for value in (2**63, -(2**62), "x", None)] == [None] * 4
+
+
+def test_what_is_about_a_person_is_masked() -> None:
+    """A screen is seen by others; the ids of the saga are what an operator needs."""
+    masked = telling.body_value(json.dumps(command("p-7", email="kim@example.org")).encode(), reveal=False)
+    assert masked == {
+        "payment_id": "p-7",
+        "user_id": "***",
+        "reservation_id": "r-1",
+        "token": "***",
+        "amount": 30,
+        "email": "***",
+    }
+
+
+def test_masking_is_not_fooled_by_names() -> None:
+    """Free text in a field that should hold an id, and whatever is nested, stay hidden."""
+    body = {"payment_id": "Kim, Seoul", "id": ["kim"], "state": {"user_id": "kim"}, "x": [{"amount": "kim 1"}, 5]}
+    assert telling.masked(body) == {
+        "payment_id": "***",
+        "id": ["***"],
+        "state": {"user_id": "***"},
+        "x": [{"amount": "***"}, "***"],
+    }
+
+
+def test_what_is_no_json_is_shown_only_when_asked() -> None:
+    """Nobody knows what is in it."""
+    assert telling.body_lines(b"kim pays 5", reveal=False) == ["(no JSON; --reveal shows it)"]
+    assert telling.body_lines(b"kim pays 5", reveal=True) == ["kim pays 5"]
+    assert telling.body_value(b"\xff", reveal=True) == {"base64": base64.b64encode(b"\xff").decode()}
+    assert telling.body_lines(b"", reveal=False) == ["(empty)"]
+
+
+def test_a_hostile_letter_is_shown_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters steer terminals, and Rich would paint what looks like its markup."""
+    evil = "\x1b[2J[red]\u202eevil\x9b"
+    it = letter("point", evil, {"user_id": evil}, x_detail=evil, x_reason=evil)
+    telling.tell_whole(it, reveal=True)
+    telling.tell_each([it], "letters")
+    telling.tell_groups(telling.groups([it]), "letters")
+    out = capsys.readouterr().out
+    assert not set("\x1b\u202e\x9b") & set(out)
+    assert "[red]" in out
+
+
+def test_letters_are_grouped_by_service_and_reason_with_the_oldest() -> None:
+    """What happened a hundred times is one line, and the one that waits longest is named."""
+    young, old = AT.replace(year=2031).isoformat(), AT.isoformat()
+    those = [
+        letter(x_first_failed_at=young),
+        letter("point", "reservation.confirmed"),
+        letter(x_first_failed_at=old, properties=Properties(message_id="oldest")),
+        letter(x_reason="other"),
+    ]
+    found = [(group.service, group.reason, group.count, group.oldest.since) for group in telling.groups(those)]
+    assert found == [
+        ("payment", "boom", 2, AT),
+        ("payment", "other", 1, None),
+        ("point", "boom", 1, None),
+    ]
+
+
+def test_a_replay_goes_back_alone_and_as_if_new() -> None:
+    """To its service only, signed as the service, with no attempt and no reason, but in the same trace."""
+    it = letter(traceparent=TRACE, x_first_failed_at=AT.isoformat(), x_other="1")
+    copy = acting.returning(it, "payment-user")
+    assert (copy.exchange, copy.routing_key, copy.mandatory) == (topology.RECOVERY, "payment.return", True)
+    assert copy.properties.headers == {"x-type": "payment.pay", "x-attempt": 0, "traceparent": TRACE}
+    assert copy.body == it.body
+    origin = recovery.provenance(
+        "payment",
+        "payment-user",
+        routing_key=copy.routing_key,
+        user_id=copy.properties.user_id,
+        headers=copy.properties.headers,
+    )
+    assert origin == recovery.Origin("payment.pay", recovery.History())
+
+
+def test_what_is_discarded_is_kept_in_the_record() -> None:
+    """It is the last place where it can be found; and the record is one that every reader of the history takes."""
+    told = record.of_act(Act.DISCARD, letter(body=command("p-7"), traceparent=TRACE), BY_KIM, now=AT)
+    (entry,) = history.decode(told).entries
+    assert (entry.saga, entry.type, entry.by, entry.why) == ("p-7", "discard", "kim", "typed twice")
+    assert (entry.reason, entry.trace) == ("boom", TRACE)
+    kept = json.loads(told)["kept"]
+    assert json.loads(kept["body"]) == command("p-7")
+    assert (kept["encoding"], kept["type"], kept["queue"]) == ("utf-8", "payment.pay", "payment.parked")
+    assert kept["headers"]["x-reason"] == "boom"
+
+
+@pytest.mark.parametrize("body", [b"\xff\x00" * 10, b"x" * (KEPT_BYTES + 1), "\u20ac".encode() * KEPT_BYTES, b""])
+def test_a_kept_body_is_bounded_and_never_changed(body: bytes) -> None:
+    """A record must fit into the stream; what was no text comes back byte for byte."""
+    kept = json.loads(record.of_act(Act.DISCARD, letter(body=body), BY_KIM, now=AT))["kept"]
+    decoded = base64.b64decode(kept["body"]) if kept["encoding"] == "base64" else kept["body"].encode()
+    assert decoded == body[:KEPT_BYTES]
+    assert kept["bytes"] == len(body)
+
+
+def test_a_replay_keeps_no_body_in_the_history() -> None:
+    """The message itself goes on; the history is no place for what is about people without need."""
+    told = json.loads(record.of_act(Act.REPLAY, letter(), BY_KIM, now=AT))
+    assert "kept" not in told
+    assert told["service"] == "operator"
+
+
+@pytest.mark.parametrize(
+    ("kind", "user", "running", "told", "name"),
+    [
+        (Kind.PARKED, "pay", {}, None, "pay"),
+        (Kind.PARKED, "pay", {"payment": "pay"}, None, "pay"),
+        (Kind.PARKED, "shop", {"payment": "pay"}, None, None),
+        (Kind.PARKED, None, {"payment": "pay"}, None, None),
+        (Kind.PARKED, None, {}, "pay", "pay"),
+        (Kind.DEAD, "shop", {"payment": "pay"}, None, "pay"),
+        (Kind.DEAD, "shop", {"point": "point"}, None, None),
+        (Kind.DEAD, "shop", {}, "pay", "pay"),
+    ],
+)
+def test_a_letter_goes_back_in_the_name_of_its_service_or_not_at_all(
+    kind: Kind, user: str | None, running: dict[str, str], told: str | None, name: str | None
+) -> None:
+    """In a wrong name the copy is not believed; and what a stranger put there is for a person to vouch for."""
+    death = {"reason": "delivery_limit", "queue": "payment.commands", "routing-keys": ["payment.pay"]}
+    headers: dict[str, Any] = {"x-death": [death]} if kind is Kind.DEAD else {}
+    it = letter(kind=kind, properties=Properties(user=user), **headers)
+    assert it.killed is (kind is Kind.DEAD)
+    signatory = users.signatory(it, running, told)
+    if name is None:
+        assert isinstance(signatory, users.Nobody)
+        assert "--as" in signatory.why
+    else:
+        assert signatory == name
