@@ -1,7 +1,7 @@
 """The browser that the board is tested in: one of Chromium's kind, found or, on Debian as root, installed.
 
-`python -m tools.browser` sees to it before the tests. Whoever has none, and can install none, is told, and the tests
-of the board's page are skipped.
+`python -m tools.browser` sees to it before the tests. Whoever has none, and can install none, is told, and the
+tests of the board's page are skipped.
 """
 
 import os
