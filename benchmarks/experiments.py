@@ -83,9 +83,15 @@ def replicas(bench: Bench) -> None:
                 measure(bench, name, partial(Ours, replicas=count), Load("replicas", number, f"{count} each"))
 
 
+#: Where no collector listens: what is measured is what the services spend on their traces.
+_TRACES = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+_SAMPLED = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.01"}
 #: What may be set otherwise, against the default that comes first.
 _SETTINGS: Mapping[str, Mapping[str, str]] = {
     "as it is": {},
+    "no history": {"HISTORY": "false"},
+    "1 % traced": _TRACES | _SAMPLED,
+    "all traced": _TRACES,
     "batches of 50": {"BATCH_SIZE": "50"},
     "batches of 500": {"BATCH_SIZE": "500"},
 }

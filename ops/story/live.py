@@ -27,6 +27,8 @@ from ops.story.watching import Seen, Watch
 
 _LOOK_EVERY = 1.0
 _DRAW_EVERY = 0.25
+#: Records older than this many seconds are of the past that is being read first.
+_BEHIND = 5.0
 _HEAD_LINES = 7
 
 Tell = Callable[[Iterable[Seen], float], None]
@@ -71,15 +73,25 @@ async def _feed(
     watch: Watch, since: datetime | None, url: str | None, tell: Tell, *beside: Callable[[float], None]
 ) -> None:
     """Hand records and passing time to the watch, and tell what changed; `beside`: what is drawn meanwhile."""
+    catching_up_until = 0.0
 
     async def read() -> None:
+        nonlocal catching_up_until
         async with contextlib.aclosing(records(url, since=since, follow=True)) as history:
             async for record in history:
+                # The past is judged as it stood then: by today's clock, all that moved would be stuck.
                 now = telling.now()
-                tell(watch.take(record, now), now)
+                then = min(now, record.at.timestamp())
+                if now - then > _BEHIND:
+                    catching_up_until = now + _BEHIND
+                tell(watch.take(record, then), then)
+
+    def look(now: float) -> None:
+        if now >= catching_up_until:
+            tell(watch.look(now), now)
 
     tasks = {asyncio.create_task(read())}
-    tasks.add(asyncio.create_task(_every(_LOOK_EVERY, lambda now: tell(watch.look(now), now))))
+    tasks.add(asyncio.create_task(_every(_LOOK_EVERY, look)))
     tasks |= {asyncio.create_task(_every(_DRAW_EVERY, do)) for do in beside}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -431,3 +431,19 @@ def test_a_watch_that_stumbles_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_notice_is_a_word_of_the_services_alone() -> None:
     """It is told under a name that no message has, so no message can be taken for it."""
     assert NOTICE not in saga.vocabulary()
+
+
+async def test_what_is_past_is_told_as_it_stood_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A payment that was done an hour ago was never stuck, whatever the clock says while it is read."""
+
+    async def told(*_: object, **__: object) -> AsyncIterator[Record]:
+        for record in completed().records:
+            yield record
+
+    monkeypatch.setattr(live, "records", told)
+    await live.follow(Watch(), None, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[2] for line in lines][-1] == Phase.COMPLETED
+    assert Phase.STUCK not in {line.split("\t")[2] for line in lines}
