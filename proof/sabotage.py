@@ -138,11 +138,13 @@ def _overwrites(table: type[Model], *columns: str) -> AbstractContextManager[obj
     return _on_conflict(table, f'("{table._meta.db_pk_column}") DO UPDATE SET {assigned}')  # noqa: SLF001 - as above
 
 
-def _compares_nothing() -> AbstractContextManager[object]:
+def _compares_nothing(table: type[Model]) -> AbstractContextManager[object]:
     update = rows.Writes.update
 
-    def careless(self: rows.Writes, model: type[Model], changed: Iterable[Any], *columns: str, **_: str) -> None:
-        update(self, model, changed, *columns)
+    def careless(
+        self: rows.Writes, model: type[Model], changed: Iterable[Any], *columns: str, only_if: str = ""
+    ) -> None:
+        update(self, model, changed, *columns, only_if="" if model is table else only_if)
 
     return mock.patch.object(rows.Writes, "update", careless)
 
@@ -200,12 +202,12 @@ _TWO_UNDO = "a seat undone by one, taken by another"
 RACES: Mapping[str, RaceAct] = {
     "a wallet is read without a lock": RaceAct("one wallet", lambda: _reads_without_lock(Wallet)),
     "a seat is read without a lock": RaceAct("one seat", lambda: _reads_without_lock(Seat)),
-    "a token is read without a lock": RaceAct("one token", lambda: _reads_without_lock(Token)),
+    "a token is used without comparing": RaceAct("one token", lambda: _compares_nothing(Token)),
     "reservations are read before their seats are locked, and not again": RaceAct(
         "one seat", _reads_reservations_once
     ),
     "seats that are not locked are used": RaceAct("a seat held while it is paid for", _trusts_every_seat),
-    "compare-and-set compares nothing": RaceAct(_TWO_UNDO, _compares_nothing),
+    "compare-and-set compares nothing": RaceAct(_TWO_UNDO, lambda: _compares_nothing(SagaStep)),
     "compare-and-set does not count the rows": RaceAct(_TWO_UNDO, _counts_nothing),
     "a saga's row that exists is overwritten": RaceAct(
         "payment twice", lambda: _overwrites(SagaStep, "state", "answer_type", "answer")

@@ -225,12 +225,12 @@ def _errors_count_as_done() -> Sabotage:
 
 def _keeps_what_failed() -> Sabotage:
     """A batch that fails is committed as far as it got."""
-    transaction = db.transaction
+    unit = db.unit
 
     @contextlib.asynccontextmanager
     async def lenient() -> Any:  # noqa: ANN401 - an async generator
         failed: list[Exception] = []
-        async with transaction() as connection:
+        async with unit() as connection:
             try:
                 yield connection
             except Exception as error:  # noqa: BLE001 - that is the sabotage
@@ -238,7 +238,7 @@ def _keeps_what_failed() -> Sabotage:
         if failed:
             raise failed[0]
 
-    return mock.patch.object(db, "transaction", lenient)
+    return mock.patch.object(db, "unit", lenient)
 
 
 def _sent_before_sending() -> Sabotage:
