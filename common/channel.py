@@ -91,7 +91,7 @@ class Channel:
 
     async def _publish(self, window: Sequence[Publish]) -> list[Confirmation]:
         underlay = self._underlay
-        if underlay.is_closed:
+        if self._frames.is_closing or underlay.is_closed:
             raise aiormq.exceptions.ChannelInvalidStateError(f"channel {underlay.number} is closed")
         frames = b"".join([self._encoded(message) for message in window])
         # The future belongs to the channel, so it fails when the channel is lost.
@@ -110,10 +110,17 @@ class Channel:
 
         Raises asyncio.QueueFull or what aiormq raises, and never waits.
         """
-        if self._underlay.is_closed:
+        if self._frames.is_closing or self._underlay.is_closed:
             raise aiormq.exceptions.ChannelInvalidStateError(f"channel {self._underlay.number} is closed")
+        if self._is_blocked():
+            raise asyncio.QueueFull
         frame = ChannelFrame(payload=self._encoded(message), should_close=False)
         self._underlay.write_queue.put_nowait(frame)
+
+    def _is_blocked(self) -> bool:
+        """Whether the broker reads nothing from publishers (an alarm): what is written meanwhile piles up here."""
+        unblocked = getattr(self._underlay.connection, "_Connection__connection_unblocked", None)
+        return unblocked is not None and not unblocked.is_set()
 
     def _encoded(self, message: Publish) -> bytes:
         return wire.publish(
@@ -181,6 +188,8 @@ class _Frames:
         self.get, self.task_done = frames.get, frames.task_done
         self.queue = ""
         self.deliver: Callable[[Delivery], None] = _drop
+        #: From the moment the broker has closed the channel: to publish on it then would end the whole connection.
+        self.is_closing = False
         #: Windows that wait for confirms, oldest first, each with how many messages were published before it.
         self.awaited: deque[tuple[int, _Awaited]] = deque()
         self._pass_on = frames.put
@@ -205,6 +214,9 @@ class _Frames:
                 self._confirm(tag or 0, multiple=multiple, confirmed=True)
             case spec.Basic.Nack(delivery_tag=tag, multiple=multiple):
                 self._confirm(tag or 0, multiple=multiple, confirmed=False)
+            case spec.Channel.Close():
+                self.is_closing = True
+                await self._pass_on(item)
             case _:
                 await self._pass_on(item)
 

@@ -141,9 +141,8 @@ class Consumer(Generic[M]):
         began = time.perf_counter()
         decided = await self._decide(opened)
         await self._settle(inbox, opened, decided, all_before=all_before)
-        if self._observers:
-            took = time.perf_counter() - began
-            self._observers.tell(self._record(opened, decided, took_ms=1000 * took))
+        took_ms = 1000 * (time.perf_counter() - began)
+        self._observers.tell(lambda: self._record(opened, decided, took_ms=took_ms))
 
     def _open(self, delivery: Delivery) -> _Opened[M]:
         origin = recovery.provenance(

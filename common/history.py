@@ -94,12 +94,19 @@ class Observers:
         finally:
             self._observers.remove(observe)
 
-    def tell(self, record: Record) -> None:
-        """Tell all of them of a batch."""
+    def tell(self, make: Callable[[], Record]) -> None:
+        """Tell all of them of a batch, if there are any; `make` is asked for the record."""
+        if not self._observers:
+            return
+        try:
+            record = make()
+        except Exception:  # noqa: BLE001 - what was done is done, whoever stumbles over it
+            log.exception("what was done could not be told")
+            return
         for observe in self._observers:
             try:
                 observe(record)
-            except Exception:  # noqa: BLE001 - what was done is done, whoever stumbles over it
+            except Exception:  # noqa: BLE001 - as above
                 log.exception("an observer stumbled")
 
 

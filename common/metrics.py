@@ -25,7 +25,6 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 #: In place of a type or a reason that is not of this version's language.
 OTHER = "other"
-#: The type of the entries that tell of notices, which are no messages.
 
 _TYPES = frozenset((*saga.vocabulary(), NOTICE))
 _REFUSALS = frozenset(

@@ -148,8 +148,7 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
             opened_at = time.monotonic()
             try:
                 async with bus.open_session(settings.rabbitmq_url, service.name) as session:
-                    objects = topology.derive(settings.retry_delays)
-                    await (session.declare(objects) if settings.declare_topology else session.check(objects))
+                    await _see_to_topology(session, settings)
                     tells = observers.joined_by(session.tell) if settings.history else contextlib.nullcontext()
                     with tells:
                         await _serve(service, settings, session, unit_of_work, relay, life, observers)
@@ -189,6 +188,18 @@ def _vitals(known: health.Health, relay: Relay, settings: Settings) -> Vitals:
 async def _background(service: Service, life: Life, unit_of_work: UnitOfWork, observers: Observers) -> None:
     if service.background is not None:
         await service.background(life, unit_of_work, observers)
+
+
+async def _see_to_topology(session: bus.Session, settings: Settings) -> None:
+    """Declare the broker's objects, or look whether they are there. Without the history the sagas go on."""
+    see_to = session.declare if settings.declare_topology else session.check
+    needed, history = topology.parts(settings.retry_delays)
+    await see_to(needed)
+    if settings.history:
+        try:
+            await see_to(history)
+        except aiormq.exceptions.ChannelClosed as error:
+            log.warning("the history is not as it should be; the sagas go on without", error=str(error)[:200])
 
 
 async def _serve(

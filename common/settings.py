@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         description="`false`: tell the history nothing, so that `saga show` and the board know nothing.",
     )
     health_host: str = Field("127.0.0.1", description="Where the health endpoint listens.")
-    health_port: int = Field(0, ge=0, le=65535, description="Port of `/live` and `/ready`; 0: no health endpoint.")
+    health_port: int = Field(0, ge=0, le=65535, description="Port of `/live`, `/ready`, `/metrics`; 0: none.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["console", "json"] = Field("console", description="For people or for programs.")
 

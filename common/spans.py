@@ -39,7 +39,6 @@ _MOST_LINKS = 1000
 _NOT_SAMPLED = tuple("02468ace")
 #: Few names of spans, whatever strangers call their messages.
 _TYPES = frozenset(saga.vocabulary())
-#: The type of entries that tell of notices, which are no messages.
 _CAUSE = {"saga.link": "compensates what failed here"}
 _SENT = {"messaging.system": "rabbitmq", "messaging.operation.name": "send", "messaging.operation.type": "send"}
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}

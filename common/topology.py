@@ -119,6 +119,24 @@ def derive(delays: Sequence[Delay]) -> Topology:
     return Topology((EVENTS, RECOVERY), tuple(queues), tuple(bindings), tuple(stale))
 
 
+def parts(delays: Sequence[Delay]) -> tuple[Topology, Topology]:
+    """What the sagas need, and the history, without which they go on."""
+    whole = derive(delays)
+    needed = Topology(
+        whole.exchanges,
+        tuple(queue for queue in whole.queues if queue.name != HISTORY),
+        tuple(binding for binding in whole.bindings if binding.queue != HISTORY),
+        whole.stale,
+    )
+    told = Topology(
+        (),
+        tuple(queue for queue in whole.queues if queue.name == HISTORY),
+        tuple(binding for binding in whole.bindings if binding.queue == HISTORY),
+        (),
+    )
+    return needed, told
+
+
 def _quorum(**arguments: str | int) -> dict[str, str | int]:
     return {"x-queue-type": "quorum"} | {name.replace("_", "-"): value for name, value in arguments.items()}
 

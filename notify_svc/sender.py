@@ -77,8 +77,8 @@ async def run(
                     found = await deliver(life, unit_of_work, channel, observers)
                     next_look = time.monotonic() + _IDLE_SECONDS if found < _AT_ONCE else -math.inf
                 if time.monotonic() >= next_count:
-                    life.health.notices = await patiently(life, count)
                     next_count = time.monotonic() + _SECONDS_BETWEEN_COUNTS
+                    life.health.notices = await patiently(life, count)
             except Exception:  # noqa: BLE001 - whatever it was, the notices are still in the database
                 if life.is_stopping():
                     return
@@ -108,10 +108,12 @@ async def _deliver(
     began = time.perf_counter()
     delivered = await _send_all(life, leased, channel)
     entries = await _settled(unit_of_work, leased, delivered)
-    if observers and entries:
-        took_ms = 1000 * (time.perf_counter() - began)
+    took_ms = 1000 * (time.perf_counter() - began)
+    if entries:
         observers.tell(
-            Record(service="notify", replica=REPLICA, at=datetime.now(UTC), took_ms=took_ms, entries=entries)
+            lambda: Record(
+                service="notify", replica=REPLICA, at=datetime.now(UTC), took_ms=took_ms, entries=entries
+            )
         )
 
 

@@ -71,8 +71,8 @@ class Client:
 async def connect(amqp_url: str, heard: Callable[[Heard], None]) -> AsyncIterator[Client]:
     """Connect, and call `heard` with every event of the saga from now on.
 
-    The observer's queue names the events one by one. Bound with `#`, it would take commands too, and so hide
-    from the broker, and from us, that a service's queue is missing.
+    For brokers of our own only: a queue that hears the events which one step waits for hides from the broker that
+    the service's own queue is missing.
     """
     connection = await aio_pika.connect(amqp_url, client_properties={"connection_name": "tools.client"})
     async with connection:

@@ -101,8 +101,9 @@ def with_parts(text: str, parts: Mapping[str, Callable[[], str]]) -> str:
         begin, end = f"<!-- generated:{name} -->", f"<!-- /generated:{name} -->"
         before, begun, rest = text.partition(begin)
         _, ended, after = rest.partition(end)
-        if begun and ended:
-            text = f"{before}{begin}\n{write()}\n{end}{after}"
+        if not begun or not ended:
+            raise ValueError(f"the place of the generated part is gone: {begin} ... {end}")
+        text = f"{before}{begin}\n{write()}\n{end}{after}"
     return text
 
 

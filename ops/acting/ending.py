@@ -90,26 +90,25 @@ class Outcome:
 
 
 def told_by(type_: str) -> tuple[str, ...]:
-    """The routing keys under which the end of a command of this type is told, and the way there."""
+    """The routing keys under which the end of a command of this type is told.
+
+    Never an event that only the next step waits for: a queue of ours bound to it would hide from the broker that
+    the service's own is missing, and the event would be confirmed and gone.
+    """
     if type_ == saga.FIRST.on:
-        return tuple(_unique(_of_the_saga()))
+        return tuple(_of_the_saga())
     command = next(command for command in saga.COMMANDS if command.on == type_)
     return (command.answer, saga.rejected(command.service))
 
 
 def _of_the_saga() -> Iterable[str]:
     for step in saga.SAGA:
-        yield step.emits
         if step.refusals:
             yield step.failed
         if step.compensation:
             yield step.compensation
     yield saga.COMPLETED
     yield saga.rejected(saga.FIRST.service)
-
-
-def _unique(keys: Iterable[str]) -> Iterable[str]:
-    return dict.fromkeys(keys)
 
 
 _ANSWERS = {command.answer for command in saga.COMMANDS}

@@ -68,7 +68,7 @@ def tell(asked: Asked, *, as_json: bool) -> Exit:
         )
     else:
         say(
-            f"{asked.type} {asked.command.key}: {sentence(asked.outcome)} within {asked.seconds:.0f} s",
+            f"{asked.type} {asked.command.key}: within {asked.seconds:.0f} s {sentence(asked.outcome)}",
             style=_STYLE[asked.exit],
         )
     return asked.exit
@@ -131,8 +131,7 @@ def sentence(outcome: Outcome) -> str:
         case Ending.REJECTED, Rejected(reason=reason, detail=detail):
             return f"rejected: {reason}: {detail}"
     if outcome.failed is None:
-        last = f"; last heard: {outcome.heard[-1]}" if outcome.heard else "; nothing was heard of it"
-        return f"no end was heard{last}"
+        return f"no end was heard; `saga show {outcome.id}` tells how far it came"
     failed = outcome.failed
     why = f"failed in {failed.service}: {failed.reason}: {failed.detail}"
     tried = f" (after {failed.attempts} attempts)" if failed.attempts > 1 else ""

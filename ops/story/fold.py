@@ -127,8 +127,18 @@ class Story:
 
     @property
     def exists(self) -> bool:
-        """Whether a service has told anything of it: an operator may also have asked for what is not there."""
-        return self.first is not None
+        """Whether there is such a saga: an operator may have asked for what is not there, or thrown it away.
+
+        A command that could not be read began nothing, so that nothing is left of it once it is discarded.
+        """
+        return self.first is not None and not self._was_thrown_away
+
+    @property
+    def _was_thrown_away(self) -> bool:
+        act, trouble = self.act, self.trouble
+        if self.words != int(Word.PARKED) or act is None or trouble is None:
+            return False
+        return act.act == "discard" and act.at >= trouble.at
 
     @property
     def state(self) -> tuple[object, ...]:

@@ -81,6 +81,19 @@ async def test_an_event_that_has_nowhere_to_go_waits_in_the_outbox(forgetful: Th
         await here.settled()
 
 
+async def test_a_history_that_is_not_as_it_should_be_stops_no_saga(empty: Theatre) -> None:
+    """Somebody made a queue of that name: what is only told may not decide whether a payment is done."""
+    wrong = {"durable": True, "arguments": {"x-queue-type": "quorum"}}
+    empty.api("PUT", "/api/queues/{v}/saga.history", wrong)
+    empty.start()
+    async with visit(empty) as here:
+        pays = await here.paying(2)
+        await here.send(*pays)
+        await here.completed(*pays)
+        await here.settled()
+    assert "the sagas go on without" in empty.stack.log("payment").read_text()
+
+
 async def test_a_blocked_broker_is_survived(here: Visit, house: Theatre, node: PrivateBroker) -> None:
     """Out of memory, the broker takes nothing more from publishers: what is done waits in the outbox."""
     pays = await here.paying(5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import aiormq
@@ -26,6 +27,8 @@ class Underlay:
     is_closed = False
 
     def __init__(self, room: int = 0) -> None:
+        self.connection: Any = SimpleNamespace(_Connection__connection_unblocked=asyncio.Event())
+        self.connection._Connection__connection_unblocked.set()
         self.frames: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
         self.write_queue: asyncio.Queue[ChannelFrame] = asyncio.Queue(room)
         self.futures: list[asyncio.Future[Any]] = []
@@ -142,3 +145,35 @@ async def test_a_delivery_is_put_together_from_its_frames_and_all_else_is_passed
     ]
     _, frame = await passed.get()
     assert isinstance(frame, spec.Basic.CancelOk)
+
+
+async def test_what_is_let_go_is_written_and_nobody_waits() -> None:
+    """The history is told without a word from the broker."""
+    underlay, channel = opened(room=1)
+    channel.let_go(messages("a")[0])
+    assert b"a" in underlay.write_queue.get_nowait().payload
+    assert not channel._frames.awaited
+
+
+async def test_what_cannot_be_written_at_once_is_lost_and_not_waited_for() -> None:
+    """A connection that is behind must not become a place where records pile up."""
+    underlay, channel = opened(room=1)
+    channel.let_go(messages("a")[0])
+    with pytest.raises(asyncio.QueueFull):
+        channel.let_go(messages("b")[0])
+    underlay.write_queue.get_nowait()
+    underlay.connection._Connection__connection_unblocked.clear()
+    with pytest.raises(asyncio.QueueFull):
+        channel.let_go(messages("c")[0])
+
+
+async def test_nothing_is_published_on_a_channel_that_the_broker_has_closed() -> None:
+    """Aiormq takes some turns to close it, and one frame on a closed channel ends the whole connection."""
+    underlay, channel = opened()
+    await underlay.says(spec.Channel.Close(403, "ACCESS_REFUSED", 0, 0))
+    assert underlay.is_closed is False
+    with pytest.raises(aiormq.exceptions.ChannelInvalidStateError):
+        channel.let_go(messages("a")[0])
+    with pytest.raises(aiormq.exceptions.ChannelInvalidStateError):
+        await channel.publish(messages("a"))
+    assert underlay.write_queue.empty()

@@ -91,7 +91,11 @@ def test_an_observer_that_stumbles_hurts_nobody() -> None:
     def stumbles(_: Record) -> None:
         raise RuntimeError("boom")
 
+    def unmade() -> Record:
+        raise RuntimeError("boom")
+
     with observers.joined_by(stumbles), observers.joined_by(heard.append):
-        observers.tell(record())
-    observers.tell(record())
+        observers.tell(record)
+        observers.tell(unmade)
+    observers.tell(unmade)
     assert len(heard) == 1

@@ -465,3 +465,20 @@ def test_whatever_is_told_a_conclusion_is_drawn_and_it_is_always_the_same(
         found = judge(story, BEGAN.timestamp())
         assert found.phase.ended or found.phase is Phase.STUCK or found.expected
         assert len(found.steps) == len(saga.SAGA)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_command_that_nobody_could_read_is_gone_once_it_is_thrown_away(order: int) -> None:
+    """It began nothing; else the list of what is stuck would keep it for a week."""
+    script = Script("p-7").tells("payment", "payment.pay", Became.PARKED, reason="invalid_fields")
+    assert folded(script.records, "p-7").exists
+    script.acts("discard")
+    assert not folded(script.records[::order], "p-7").exists
+    again = Script("p-7", script.at).tells("payment", "payment.pay", Became.PARKED, reason="invalid_fields")
+    assert folded([*script.records, *again.records], "p-7").exists, "it came again"
+
+
+def test_what_is_thrown_away_of_a_saga_that_moved_is_still_a_story() -> None:
+    """Only what never began is nothing."""
+    script = Script().does("payment").tells("reservation", "payment.paid", Became.PARKED, reason="protocol_broken")
+    assert folded(script.acts("discard").records).exists

@@ -470,12 +470,11 @@ async def test_a_collector_that_does_not_answer_holds_nothing_up(
     observers = Observers()
     entries = [Entry(saga=f"p-{n}", type="payment.pay", trace=CLIENT) for n in range(20)]
     async with tracing.traced("payment", observers):
-        assert observers
         slowest = 0.0
         # Far more than the queue of spans holds.
         for _ in range(200):
             began = time.perf_counter()
-            observers.tell(Record(service="payment", replica="r", at=NOW, took_ms=1, entries=entries))
+            observers.tell(lambda: Record(service="payment", replica="r", at=NOW, took_ms=1, entries=entries))
             slowest = max(slowest, time.perf_counter() - began)
             await asyncio.sleep(0)
         leaving = time.perf_counter()
@@ -488,7 +487,8 @@ _LEAVES = _OPENED.replace(
     'print("observed" if observers else "not observed")',
     """
         entries = [Entry(saga="p-1", type="payment.pay")] * 600
-        observers.tell(Record(service="payment", replica="r", at=datetime.now(UTC), took_ms=1, entries=entries))
+        record = Record(service="payment", replica="r", at=datetime.now(UTC), took_ms=1, entries=entries)
+        observers.tell(lambda: record)
 """,
 ).replace("import Observers", "import Entry, Observers, Record\nfrom datetime import UTC, datetime")
 

@@ -1,8 +1,6 @@
-"""`python -m tools.stack up|down|status|show <payment>`: the broker and the five services, left running."""
+"""`python -m tools.stack up|down|status`: the broker and the five services, left running."""
 
 import asyncio
-import contextlib
-import sqlite3
 import sys
 
 from common import saga
@@ -20,7 +18,7 @@ def up() -> None:
         payment = asyncio.run(seat.prepare(found))
     print(f"Databases: {stack.home / 'data'}   logs: {stack.home / 'log'}")
     seat.tell(found, payment)
-    print(f"What became of it: .venv/bin/python -m tools.stack show {payment.payment_id}")
+    print(f"What became of it: ./saga show {payment.payment_id}   all of them, live: ./saga watch")
     print("`make down` stops everything and keeps what was done; `make up` goes on from there.")
 
 
@@ -52,17 +50,6 @@ def status() -> bool:
     return well and found is not None
 
 
-def show(payment_id: str) -> None:
-    """Say what each service has written down about a payment; its word for it is in the design."""
-    stack = Stack()
-    for name in saga.SERVICES:
-        state = "unknown"
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(stack.read_only(name)) as database:
-            rows = database.execute("SELECT state FROM saga_step WHERE saga_id = ?", [payment_id])
-            state = next((str(found) for (found,) in rows), state)
-        print(f"{name:<12} {state}")
-
-
 def main() -> int:
     """Do what the one argument says; 1 and a sentence if it cannot be done, 2 if it is not understood."""
     try:
@@ -72,8 +59,6 @@ def main() -> int:
                     up()
                 case ["down"]:
                     down()
-                case ["show", payment_id]:
-                    show(payment_id)
                 case ["status"]:
                     return 0 if status() else 1
                 case _:
