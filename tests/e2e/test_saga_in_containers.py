@@ -67,7 +67,7 @@ async def test_the_management_ui_shows_the_queues_of_the_design(system: System) 
     found = {queue["name"]: queue for queue in await system.call("GET", "queues/%2F")}
     expected = topology.derive([Delay.parse(delay) for delay in RETRY_DELAYS.split(",")])
     for queue in expected.queues:
-        assert found[queue.name]["type"] == "quorum"
+        assert found[queue.name]["type"] == ("stream" if queue.name == topology.HISTORY else "quorum")
         assert found[queue.name]["durable"]
         assert queue.arguments.items() <= found[queue.name]["arguments"].items()
     exchanges = {exchange["name"]: exchange["type"] for exchange in await system.call("GET", "exchanges/%2F")}

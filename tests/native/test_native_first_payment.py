@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from ops.where import database_urls
 from tools.broker import PrivateBroker
 from tools.stack import ROOT
 
@@ -136,6 +137,8 @@ def terminal(node: PrivateBroker, tmp_path: Path) -> Iterator[Terminal]:
     shutil.copy(place / "requirements/dev.txt", place / ".venv/requirements-installed")
     told = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_URL", "MAKE"))}
     broker = node.broker
+    # As on the page, where `make up` has written down which databases go with which broker.
+    told |= {f"DATABASE_URL_{name.upper()}": url for name, url in database_urls({}, place / "var").items()}
     told |= {"RABBITMQ_URL": broker.amqp_url, "RABBITMQ_MANAGEMENT_URL": broker.management_url, "COLUMNS": "100"}
     opened = Terminal(place, told)
     try:

@@ -10,7 +10,7 @@ from tests.support.broker_stage import Stage
 async def the_topology_of_the_saga_is_walked_around(stage: Stage) -> None:
     """A copy to a retry level comes back to the events queue under the return key; all of it is declared twice."""
     client = await stage.client()
-    objects = topology.derive([Delay.parse("200ms"), Delay.parse("400ms")])
+    objects, _ = topology.parts([Delay.parse("200ms"), Delay.parse("400ms")])
     for _ in range(2):
         for exchange in objects.exchanges:
             await client.exchange(exchange)
