@@ -22,7 +22,7 @@ _LONGEST_MS = 365 * 24 * 60 * 60 * 1000.0
 
 
 class What(StrEnum):
-    """What a moment was, in the words of the design."""
+    """What a moment was, in the words of ARCHITECTURE.md."""
 
     COMMAND = "command"
     EVENT = "event"

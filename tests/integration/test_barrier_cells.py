@@ -15,7 +15,7 @@ from queue_svc.models import Token
 from reservation_svc.models import Reservation, Seat
 from tests.support.bench import Bench, Opens, dead, enter, failure, forward, hold, top_up
 
-#: state and message -> state, and what is said: {emits}, {failed}, {undone} or nothing. As in the design.
+#: state and message -> state, and what is said: {emits}, {failed}, {undone} or nothing. As in ARCHITECTURE.md.
 CELLS = {
     ("none", "forward"): ("done", "emits"),
     ("none", "failure"): ("closed", None),

@@ -584,7 +584,7 @@ _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01")
 
 
 def assert_properties(event: Heard, *, service: str, key: str, user: str, since: datetime) -> None:
-    """Every property and header that the design demands of what a service publishes."""
+    """Every property and header that docs/asyncapi.yaml promises of what a service publishes."""
     properties = dict(event.properties)
     stamped = properties.pop("timestamp")
     assert isinstance(stamped, datetime)
