@@ -18,7 +18,7 @@ from common import saga
 from common.messages import TopUp
 from tests.support.eventually import eventually
 from tests.support.saga import Theatre, run_alone, visit
-from tools.loopback import free_ports
+from tools.loopback import ask, free_ports
 from tools.stack import ROOT
 
 pytestmark = pytest.mark.broker
@@ -53,6 +53,21 @@ async def test_a_service_leaves_with_exit_code_0_when_it_is_asked_to(
         child.send_signal(number)
         assert child.wait(10) == 0
     assert "Traceback" not in log.read_text()
+
+
+async def test_a_service_without_a_broker_lives_and_is_not_ready(tmp_path: Path) -> None:
+    """A supervisor that took it for dead would start it again and again, and mend nothing."""
+    port, nobody = free_ports(2)
+    where = {"RABBITMQ_URL": f"amqp://127.0.0.1:{nobody}/", "DATABASE_URL": f"sqlite://{tmp_path}/point.sqlite3"}
+    with process("point", tmp_path / "said", **where, HEALTH_PORT=str(port)):
+        await eventually(lambda: ask(f"http://127.0.0.1:{port}/live")[0] == 200)
+
+        def opened_its_database() -> None:
+            status, health = ask(f"http://127.0.0.1:{port}/ready")
+            assert (status, health["database"]) == (503, "ok")
+            assert health["broker"] != "ok"
+
+        await eventually(opened_its_database)
 
 
 async def test_a_service_leaves_while_it_waits_for_the_broker(tmp_path: Path) -> None:

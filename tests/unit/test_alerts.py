@@ -191,3 +191,31 @@ def test_what_grafana_is_given_fits_together() -> None:
     assert {source["uid"] for source in sources} == {"prometheus", "jaeger"}
     used = set(re.findall(r'"uid": "(\w+)"', DASHBOARD.read_text()))
     assert used == {"prometheus"}
+
+
+def test_every_file_that_compose_mounts_is_there() -> None:
+    """A profile that nobody starts every day must not have lost its files when somebody does."""
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    mounted = {
+        place.partition(":")[0]
+        for service in services.values()
+        for place in service.get("volumes", ())
+        if place.startswith("./")
+    }
+    assert "./deploy/observability/prometheus" in mounted
+    assert [place for place in sorted(mounted) if not (ROOT / place).exists()] == []
+
+
+def test_what_looks_on_is_started_by_its_profile_alone() -> None:
+    """`docker compose up` starts the saga, and nothing that a saga does not need."""
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    assert {name for name, it in services.items() if it.get("profiles") == ["observability"]} == {
+        "prometheus",
+        "grafana",
+        "jaeger",
+    }
+    assert {name for name, it in services.items() if "profiles" not in it} == {
+        *saga.SERVICES,
+        "rabbitmq",
+        "postgres",
+    }
