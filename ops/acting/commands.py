@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import datetime
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from ops.acting.options import (
     User,
     Wait,
 )
-from ops.output import Exit
+from ops.output import CannotLookError, Exit
 
 _HOLD, _TOP_UP, _ENTER = (command.on for command in saga.COMMANDS)
 
@@ -176,18 +177,23 @@ def outcome(
 
     With the payment's fields, exactly as they were sent, the services are asked: the command is sent once more,
     and by the rule of repetition they say again what they said; what got lost on the way is healed by that. An id
-    that was never used would be used by it. Without the fields the history is read, which nobody guarantees.
+    that was never used would be used by it. Without the fields the history is read, which nobody guarantees;
+    where it tells nothing, the databases are asked, if they can be.
 
     Exit code: 0 completed; 1 refused, undone, under way or unknown; 2 could not look.
 
     Example: saga outcome p-1 --user u-1 --reservation r-1 --token t-1 --amount 300
     """
-    from ops.acting import past, telling  # noqa: PLC0415 - see pay
+    from ops.acting import books, past, telling  # noqa: PLC0415 - see pay
 
     fields = _payment(payment_id, user, reservation, token, amount, expires_at)
     if fields is not None:
         return _send(saga.FIRST.on, fields, timeout, as_json=as_json)
     known = asyncio.run(past.past_of(payment_id, since=_since(since)))
+    if known.standing() is None:
+        with contextlib.suppress(CannotLookError):
+            if found := asyncio.run(books.booked(payment_id)):
+                return telling.tell_booked(found, as_json=as_json)
     return telling.tell_past(known, as_json=as_json)
 
 

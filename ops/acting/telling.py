@@ -7,6 +7,7 @@ from typing import Any
 
 from common.messages import Body, Pay, Rejected
 from ops.acting.asking import Asked
+from ops.acting.books import Booked
 from ops.acting.ending import Ending, Outcome
 from ops.acting.past import Past
 from ops.output import Exit, say, tell_json
@@ -84,6 +85,33 @@ def tell_past(past: Past, *, as_json: bool) -> Exit:
         say(f"{past.id}: the history tells nothing of it; with the payment's fields, the services are asked")
     else:
         say(f"{past.id}: {_in_words(past, standing)}", style=_STYLE[code])
+    return code
+
+
+def tell_booked(found: Booked, *, as_json: bool) -> Exit:
+    """Say what the databases tell of a payment; the exit code that goes with it."""
+    code = Exit.OK if found.phase is Phase.COMPLETED else Exit.NEGATIVE
+    if as_json:
+        tell_json(
+            {
+                "id": found.id,
+                "told_by": "databases",
+                "ending": found.phase.value,
+                "failed_in": found.failed_in,
+                "reason": found.reason,
+                "detail": found.detail,
+                "waits_for": list(found.waits_for),
+            }
+        )
+        return code
+    words: list[str] = [found.phase.value] if found.phase is not Phase.UNDONE else []
+    if found.failed_in:
+        words.append(f"failed in {found.failed_in}: {found.reason}: {found.detail}")
+    if found.phase is Phase.UNDONE:
+        words.append("all that was done before is undone")
+    if found.waits_for:
+        words.append(f"waits for {', '.join(found.waits_for)}")
+    say(f"{found.id}: {'; '.join(words)} (by the databases; the history tells nothing of it)", style=_STYLE[code])
     return code
 
 

@@ -107,6 +107,8 @@ async def test_whoever_asks_again_is_told_the_same_and_other_content_is_refused(
     assert (again.code, again.told["ending"]) == (Exit.OK, "completed")
     past = await command(house, "outcome", pay.payment_id)
     assert (past.code, past.told["ending"]) == (Exit.OK, "completed")
+    books = await command(house, "outcome", pay.payment_id, "--since", datetime.now(UTC).isoformat())
+    assert (books.code, books.told["ending"], books.told["told_by"]) == (Exit.OK, "completed", "databases")
     dearer = pay.model_copy(update={"amount": PRICE + 1})
     other = await command(house, "pay", f"--id={pay.payment_id}", *options(dearer), "--wait")
     assert (other.code, other.told["ending"]) == (Exit.NEGATIVE, "rejected")
@@ -126,7 +128,9 @@ async def test_a_refusal_is_told_with_its_reason_once_all_is_undone(house: Theat
     await here.undone(pay, at="point", reason="balance_too_low")
     again = await command(house, "outcome", pay.payment_id, *options(pay))
     past = await command(house, "outcome", pay.payment_id)
-    for left in (again, past):
+    books = await command(house, "outcome", pay.payment_id, "--since", datetime.now(UTC).isoformat())
+    assert (books.told["told_by"], books.told["ending"]) == ("databases", "undone")
+    for left in (again, past, books):
         assert (left.code, left.told["failed_in"]) == (Exit.NEGATIVE, "point")
         assert left.told["reason"] == "balance_too_low"
 
