@@ -519,8 +519,8 @@ async def visit(theatre: Theatre, *, deaf_to: Iterable[str] = ()) -> AsyncIterat
         hearing = await connection.channel()
         for source, keys, ear in (
             (topology.EVENTS, _said(deaf_to), here.heard),
-            # All but what is told the history.
-            (topology.RECOVERY, ["*.retry.*", "*.dead", "*.parked", "*.return"], here.copies),
+            # All but what the services tell the history.
+            (topology.RECOVERY, ["*.retry.*", "*.dead", "*.parked", "*.return", "operator.history"], here.copies),
         ):
             queue = await hearing.declare_queue(exclusive=True)
             for key in keys:
