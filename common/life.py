@@ -58,6 +58,10 @@ async def patiently(life: Life, operation: Callable[[], Awaitable[T]]) -> T:
         try:
             result = await operation()
         except Exception as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # asyncpg tells of the connection that it gave up, in place of the cancellation.
+                raise asyncio.CancelledError from error
             if db.classify(error) is not db.Fault.AWAY or life.is_stopping():
                 raise
             reason = f"{type(error).__name__}: {error}"[:200]

@@ -165,6 +165,23 @@ async def test_a_statement_that_took_too_long_is_cancelled_and_its_connection_th
             await eventually(lambda: _is_not(is_running), seconds=20)
 
 
+@pytest.mark.postgres_only
+@pytest.mark.usefixtures("payment")
+async def test_a_chore_that_is_cancelled_in_the_middle_of_a_statement_ends() -> None:
+    """A lost broker ends a session and its chores: one that took its own end for an outage went on for ever."""
+
+    async def asleep() -> None:
+        await connections.get("default").execute_query_dict("SELECT pg_sleep(99)")
+
+    for _ in range(20):
+        sleeping = asyncio.create_task(life.patiently(Life("payment"), asleep))
+        await asyncio.sleep(0.01)  # any moment of it will do
+        sleeping.cancel()
+        done, _ = await asyncio.wait({sleeping}, timeout=10)
+        assert done
+        assert sleeping.cancelled()
+
+
 async def _is_not(check: Callable[[], Awaitable[bool]]) -> bool:
     return not await check()
 
