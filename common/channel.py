@@ -91,8 +91,7 @@ class Channel:
 
     async def _publish(self, window: Sequence[Publish]) -> list[Confirmation]:
         underlay = self._underlay
-        if self._frames.is_closing or underlay.is_closed:
-            raise aiormq.exceptions.ChannelInvalidStateError(f"channel {underlay.number} is closed")
+        self._must_be_open()
         frames = b"".join([self._encoded(message) for message in window])
         # The future belongs to the channel, so it fails when the channel is lost.
         awaited = _Awaited([message.properties.message_id or "" for message in window], underlay.create_future())
@@ -110,12 +109,15 @@ class Channel:
 
         Raises asyncio.QueueFull or what aiormq raises, and never waits.
         """
-        if self._frames.is_closing or self._underlay.is_closed:
-            raise aiormq.exceptions.ChannelInvalidStateError(f"channel {self._underlay.number} is closed")
+        self._must_be_open()
         if self._is_blocked():
             raise asyncio.QueueFull
         frame = ChannelFrame(payload=self._encoded(message), should_close=False)
         self._underlay.write_queue.put_nowait(frame)
+
+    def _must_be_open(self) -> None:
+        if self._frames.is_closing or self._underlay.is_closed:
+            raise aiormq.exceptions.ChannelInvalidStateError(f"channel {self._underlay.number} is closed")
 
     def _is_blocked(self) -> bool:
         """Whether the broker reads nothing from publishers (an alarm): what is written meanwhile piles up here."""

@@ -314,9 +314,9 @@ def reading_dead_letters(settings: Settings) -> Reading[DeadLetter]:
         # A dead letter that cannot be decided now goes round again; nothing can be lost by that.
         detail = messages.printable(f"{type(error).__name__}: {error}")
         if db.classify(error) is db.Fault.DATA:
-            return Parked("dead_letter_failed", detail)
+            return Parked(recovery.DEAD_LETTER_FAILED, detail)
         attempt = origin.history.attempts + 1
-        return Retry(levels - 1, "dead_letter_failed", detail, attempt, persistent=True)
+        return Retry(levels - 1, recovery.DEAD_LETTER_FAILED, detail, attempt, persistent=True)
 
     return Reading(read, dispose)
 
@@ -401,12 +401,7 @@ def _tell(message: _Opened[M], outcome: Outcome) -> None:
 
 
 def _key(message: _Opened[M]) -> str | None:
-    match message.content:
-        case Message() as content:
-            return content.key
-        case DeadLetter() as letter:
-            return letter.message.key
-    return None
+    return _message(message.content).key if message.content is not None else None
 
 
 def _now() -> datetime:

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from common import saga
 from common.exposition import Histogram, counter, gauge, gauges, histograms
 from common.history import NOTICE, REPLICA, Became, Entry, Record
-from common.recovery import Deed, Promise, promise
+from common.recovery import DEAD_LETTER_FAILED, Deed, Promise, promise
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -36,8 +36,6 @@ _REFUSALS = frozenset(
 _MOST_REASONS = 100
 
 _TROUBLES: Mapping[str, str] = {Became.RETRY: "retried", Became.DEAD: "dead", Became.PARKED: "parked"}
-#: A dead letter that cannot be decided goes round at the slowest level for ever, whatever its type.
-DEAD_LETTER_FAILED = "dead_letter_failed"
 
 _OUTCOMES = ("completed", "cancelled", "refused")
 #: By what the first service sees a saga end.

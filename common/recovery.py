@@ -81,6 +81,8 @@ DONE = Done()
 
 #: The reason of a message that the broker gave up on; such a message is handled alone when it comes back.
 CRASH_GUARD = "crash_guard"
+#: A dead letter that cannot be decided goes round at the slowest level for ever, whatever its type.
+DEAD_LETTER_FAILED = "dead_letter_failed"
 #: The crash guard struck again although the message was alone: it is the killer.
 CRASHED_ALONE = "crashed_alone"
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
 from common import saga
 
@@ -62,6 +62,21 @@ def database_urls(environment: Mapping[str, str] = os.environ, home: Path | None
         or f"sqlite://{(home or HOME) / 'data' / f'{service}.sqlite3'}"
         for service in saga.SERVICES
     }
+
+
+def postgres_address(url: str, program: str) -> tuple[str, dict[str, Any]]:
+    """A service's PostgreSQL URL as asyncpg takes it, without the options that only Tortoise knows.
+
+    `program` is the name under which the server lists the connection.
+    """
+    parts = urlsplit(url)
+    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    options: dict[str, Any] = {"server_settings": {"application_name": program}}
+    if "schema" in given:
+        options["server_settings"]["search_path"] = given["schema"]
+    if mode := given.get("sslmode") or given.get("ssl"):
+        options["ssl"] = mode
+    return urlunsplit(("postgresql", parts.netloc, parts.path, "", "")), options
 
 
 def without_password(url: str) -> str:

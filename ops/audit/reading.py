@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 
 from common import saga
+from ops import where
 from ops.audit.rules import Deed, Entry, Event, Notice, Payment, Saga, Step
 from ops.output import CannotLookError
 
@@ -257,7 +258,7 @@ def _file(url: str) -> Path:
 
 @contextlib.asynccontextmanager
 async def _open_postgres(url: str) -> AsyncIterator[_Snapshot]:
-    address, options = _postgres_address(url)
+    address, options = where.postgres_address(url, "saga-audit")
     connection = await asyncpg.connect(address, timeout=_SECONDS, **options)
     try:
         # Only started: it ends with its connection, which may be gone by then.
@@ -267,18 +268,6 @@ async def _open_postgres(url: str) -> AsyncIterator[_Snapshot]:
     finally:
         with contextlib.suppress(Exception):
             await connection.close(timeout=_SECONDS)
-
-
-def _postgres_address(url: str) -> tuple[str, dict[str, Any]]:
-    """Turn a service's URL into what asyncpg takes, without the options that only Tortoise knows."""
-    parts = urlsplit(url)
-    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    options: dict[str, Any] = {"server_settings": {"application_name": "saga-audit"}}
-    if "schema" in given:
-        options["server_settings"]["search_path"] = given["schema"]
-    if mode := given.get("sslmode") or given.get("ssl"):
-        options["ssl"] = mode
-    return urlunsplit(("postgresql", parts.netloc, parts.path, "", "")), options
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -76,7 +76,7 @@ def _read_file(name: str) -> dict[str, Any]:
 
 
 async def _postgres(url: str) -> dict[str, Any]:
-    address, options = _address(url)
+    address, options = where.postgres_address(url, "saga-doctor")
     connection = await asyncpg.connect(address, timeout=_SECONDS / 2, **options)
     try:
         asked = datetime.now(UTC)
@@ -106,16 +106,3 @@ async def _postgres(url: str) -> dict[str, Any]:
         "oldest": oldest,
         "ahead": now - between,
     }
-
-
-def _address(url: str) -> tuple[str, dict[str, Any]]:
-    """A service's URL as asyncpg takes it, without the options that only Tortoise knows."""
-    parts = urlsplit(url)
-    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    settings = {"application_name": "saga-doctor"}
-    if "schema" in given:
-        settings["search_path"] = given["schema"]
-    options: dict[str, Any] = {"server_settings": settings}
-    if mode := given.get("sslmode") or given.get("ssl"):
-        options["ssl"] = mode
-    return urlunsplit(("postgresql", parts.netloc, parts.path, "", "")), options

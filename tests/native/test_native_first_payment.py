@@ -144,8 +144,10 @@ def terminal(node: PrivateBroker, tmp_path: Path) -> Iterator[Terminal]:
     try:
         yield opened
     finally:
-        opened.leave()
-        subprocess.run(["make", "down"], cwd=place, env=told, capture_output=True, check=False, timeout=60)
+        try:
+            subprocess.run(["make", "down"], cwd=place, env=told, capture_output=True, check=False, timeout=60)
+        finally:
+            opened.leave()
 
 
 def walked(terminal: Terminal, step: Step, *, told: dict[str, str]) -> str:
