@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -16,16 +15,16 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 from aio_pika.exceptions import DeliveryError
 from aiohttp import web
-from pamqp import base, commands, frame
 
-from common import saga, topology
+from common import saga
 from common.messages import Body, Enter, Hold, TopUp
 from tests.support.eventually import eventually
+from tests.support.raw_client import raw, short
 from tests.support.saga import Heard, Theatre, Visit, depth, soon, theatre, visit
 from tools.broker import Broker, PrivateBroker
 from tools.stack import ROOT
@@ -34,66 +33,6 @@ pytestmark = pytest.mark.broker
 
 
 # --- bytes that no client library would send
-
-
-class RawClient:
-    """A connection that publishes any bytes as routing key and properties, and waits until the broker has them."""
-
-    def __init__(self, broker: Broker) -> None:
-        address = urlsplit(broker.amqp_url)
-        self._line = socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=10)
-        self._stream = self._line.makefile("rb")
-        self._line.sendall(b"AMQP\x00\x00\x09\x01")
-        self._hear("Connection.Start")
-        self._say(0, commands.Connection.StartOk(response=f"\0{broker.user}\0{broker.password}"))
-        self._hear("Connection.Tune")
-        self._say(0, commands.Connection.TuneOk(1, 131_072, 0))
-        self._say(0, commands.Connection.Open(virtual_host=unquote(address.path[1:])))
-        self._hear("Connection.OpenOk")
-        self._say(1, commands.Channel.Open())
-        self._hear("Channel.OpenOk")
-        self._say(1, commands.Confirm.Select())
-        self._hear("Confirm.SelectOk")
-
-    def publish(self, key: bytes, body: bytes, flags: int = 0, properties: bytes = b"") -> None:
-        """Publish to the exchange of the saga; AssertionError if the broker does not confirm it."""
-        publish = struct.pack(">HHH", 60, 40, 0) + short(topology.EVENTS.encode()) + short(key) + b"\0"
-        header = struct.pack(">HHQH", 60, 0, len(body), flags) + properties
-        for kind, payload in ((1, publish), (2, header), (3, body)):
-            self._line.sendall(struct.pack(">BHI", kind, 1, len(payload)) + payload + b"\xce")
-        self._hear("Basic.Ack")
-
-    def close(self) -> None:
-        """Hang up."""
-        self._stream.close()
-        self._line.close()
-
-    def _say(self, number: int, request: base.Frame) -> None:
-        self._line.sendall(frame.marshal(request, number))
-
-    def _hear(self, wanted: str) -> None:
-        while True:
-            kind, _, size = struct.unpack(">BHI", self._stream.read(7))
-            payload = self._stream.read(size + 1)
-            if kind == 1:
-                heard = vars(commands.INDEX_MAPPING[struct.unpack(">I", payload[:4])[0]])["name"]
-                assert heard == wanted, heard
-                return
-
-
-@contextlib.contextmanager
-def raw(broker: Broker) -> Iterator[RawClient]:
-    """A raw client, gone afterwards."""
-    client = RawClient(broker)
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-def short(value: bytes) -> bytes:
-    """AMQP's short string."""
-    return bytes([len(value)]) + value
 
 
 def long(value: bytes) -> bytes:
