@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
-# Its image cannot be had on a machine without a registry; `tidy` cleans up instead. Read when it is imported.
-os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
-
 import secrets
 from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
-from tests.e2e.books import audit
+from containers.books import audit
+from containers.labels import PROJECT, tidy, tidy_project
+from containers.system import System
 from tests.e2e.sales import Sales
-from tests.e2e.system import System, tidy
 from tests.support.eventually import eventually
 from tools import images
 from tools.docker_engine import only_one
@@ -42,9 +38,14 @@ def stand() -> Iterator[Images]:
     """The images, and the right to be the only run of this checkout; nothing of an earlier run is left."""
     with only_one("e2e"):
         found = images.ensure()
-        tidy()
+        _tidy()
         yield found
-        tidy()
+        _tidy()
+
+
+def _tidy() -> None:
+    tidy()
+    tidy_project(PROJECT)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 
 from common.messages import Pay
-from tests.e2e.books import read
+from containers.books import read
 from tests.e2e.sales import Sales
 from tests.support.eventually import eventually
 

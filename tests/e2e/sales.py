@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from common.messages import Body, Enter, Hold, Pay, TopUp
-from tests.e2e.books import Books, read, settled
-from tests.e2e.system import System
+from containers.books import Books, read, settled
+from containers.system import System
 from tests.support.eventually import eventually
 
 PRICE = 1_000

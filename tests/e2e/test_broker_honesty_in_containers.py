@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from containers.system import System
 from proof.broker import SECONDS_TO_RETRY
-from tests.e2e.system import System
 from tests.support.broker_grounds import DEAD_LETTER_RETRY, hold_against, tell_dead_letter_retry
 from tests.support.broker_scenarios import SCENARIOS
 

@@ -8,10 +8,11 @@ import time
 import pytest
 
 from common import saga
-from tests.e2e.books import ALL_DONE, FAILED_AT, read
+from containers.books import ALL_DONE, FAILED_AT, read
+from containers.node import Node
+from containers.system import System
 from tests.e2e.load import load
 from tests.e2e.sales import Sales
-from tests.e2e.system import Node, System
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.container

@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from common import saga
-from tests.e2e.books import FAILED_AT
+from containers.books import FAILED_AT
+from containers.recipes import USER
+from containers.system import System
 from tests.e2e.load import load
 from tests.e2e.sales import PRICE, Sales
-from tests.e2e.system import USER, System
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.container

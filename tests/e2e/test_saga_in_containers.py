@@ -10,9 +10,9 @@ import pytest
 from common import saga, topology
 from common.messages import Pay
 from common.settings import Delay
-from tests.e2e.books import ALL_DONE, FAILED_AT
+from containers.books import ALL_DONE, FAILED_AT
+from containers.system import RETRY_DELAYS, System
 from tests.e2e.sales import PRICE, Sales
-from tests.e2e.system import RETRY_DELAYS, System
 from tests.support.eventually import eventually
 from tools.client import Heard, connect
 
