@@ -26,8 +26,7 @@ _WHEELS = VAR / "wheels"
 _MADE_FROM = "concert-saga.made-from"
 
 _SERVICE = "concert-saga:dev"
-_STANDIN_BASE = "concert-saga/standin-base:trixie"
-_DEBOOTSTRAP = ("--variant=minbase", "--include=ca-certificates", "trixie")
+_RELEASE = "trixie"
 
 # What pip has to know to choose the wheels of another Python on another system than its own.
 _ABOUT_PYTHON = "import platform as p, sys; print(*sys.version_info[:2], p.machine(), *p.libc_ver()[1].split('.'))"
@@ -39,6 +38,7 @@ class Images:
 
     rabbitmq: str
     postgres: str
+    mariadb: str
     python: str
     service: str
 
@@ -47,6 +47,7 @@ class Images:
         return {
             "RABBITMQ_IMAGE": self.rabbitmq,
             "POSTGRES_IMAGE": self.postgres,
+            "MARIADB_IMAGE": self.mariadb,
             "PYTHON_IMAGE": self.python,
             "SAGA_IMAGE": self.service,
         }
@@ -66,7 +67,11 @@ _RABBITMQ = _Wanted(
     "RABBITMQ_IMAGE", "rabbitmq:4-management", "concert-saga/standin-rabbitmq:4", _RECIPES / "rabbitmq"
 )
 _POSTGRES = _Wanted("POSTGRES_IMAGE", "postgres:17", "concert-saga/standin-postgres:17", _RECIPES / "postgres")
+_MARIADB = _Wanted("MARIADB_IMAGE", "mariadb:11.8", "concert-saga/standin-mariadb:11.8", _RECIPES / "mariadb")
 _PYTHON = _Wanted("PYTHON_IMAGE", "python:3.13-slim", "concert-saga/standin-python:3.13", _RECIPES / "python")
+_PROMETHEUS = _Wanted(
+    "PROMETHEUS_IMAGE", "prom/prometheus:v3.5.0", "concert-saga/standin-prometheus:dev", _RECIPES / "prometheus"
+)
 
 
 class _Registry:
@@ -98,6 +103,7 @@ def ensure(*, service: bool = True) -> Images:
         images = Images(
             rabbitmq=_find(_RABBITMQ, registry),
             postgres=_find(_POSTGRES, registry),
+            mariadb=_find(_MARIADB, registry),
             python=python,
             service=os.environ.get("SAGA_IMAGE") or _SERVICE,
         )
@@ -110,6 +116,34 @@ def ensure(*, service: bool = True) -> Images:
         return images
 
 
+def prometheus() -> str:
+    """Return an image of Prometheus, present; raises SetupError. Only the test of what it is told needs one."""
+    docker_engine.ensure()
+    with only_one("images"):
+        return _find(_PROMETHEUS, _Registry())
+
+
+def of_release(release: str, recipe: str) -> str:
+    """Return a stand-in made from any release of Debian, for tests on other versions; raises SetupError.
+
+    `recipe` is one of deploy/standin: rabbitmq, postgres, mariadb, python. The release says which version that is.
+    """
+    docker_engine.ensure()
+    with only_one("images"):
+        name = f"concert-saga/standin-{recipe}:{release}"
+        made_from = _hash([*_files(_RECIPES / recipe)], *_debootstrap(release))
+        if _made_from(name) != made_from:
+            _build_standin(name, made_from, _RECIPES / recipe, release)
+        return name
+
+
+def service_on(python: str, name: str) -> None:
+    """Build the services' image on the Python of another image, under a name of its own; raises SetupError."""
+    docker_engine.ensure()
+    with only_one("images"):
+        _build_service(python, name)
+
+
 def _find(wanted: _Wanted, registry: _Registry) -> str:
     if named := os.environ.get(wanted.variable):
         if not _present(named) and not _Registry().pull(named):
@@ -117,55 +151,67 @@ def _find(wanted: _Wanted, registry: _Registry) -> str:
         return named
     if _present(wanted.official):
         return wanted.official
-    made_from = _hash([*_files(wanted.recipe)], *_DEBOOTSTRAP)
+    made_from = _hash([*_files(wanted.recipe)], *_debootstrap(_RELEASE))
     if _made_from(wanted.standin) != made_from:
         if registry.pull(wanted.official):
             return wanted.official
-        _build_standin_base()
-        with stage(f"Building {wanted.standin}"):
-            _build(wanted.standin, made_from, wanted.recipe, BASE=_STANDIN_BASE)
+        _build_standin(wanted.standin, made_from, wanted.recipe, _RELEASE)
     return wanted.standin
 
 
-def _build_standin_base() -> None:
-    """Make the image that all stand-ins begin with: a small Debian out of the packages that apt can reach."""
-    made_from = _hash([], *_DEBOOTSTRAP)
-    if _made_from(_STANDIN_BASE) == made_from:
-        return
+def _build_standin(name: str, made_from: str, recipe: Path, release: str) -> None:
+    base = _build_standin_base(release)
+    with stage(f"Building {name}"):
+        _build(name, made_from, recipe, BASE=base)
+
+
+def _debootstrap(release: str) -> tuple[str, ...]:
+    return ("--variant=minbase", "--include=ca-certificates", release)
+
+
+def _build_standin_base(release: str) -> str:
+    """Make the image that stand-ins begin with: a small Debian out of the packages that apt can reach."""
+    name = f"concert-saga/standin-base:{release}"
+    made_from = _hash([], *_debootstrap(release))
+    if _made_from(name) == made_from:
+        return name
     if shutil.which("debootstrap") is None:
         docker_engine.install("debootstrap", "debian-archive-keyring")
     if os.geteuid() != 0:
         raise SetupError("No registry can be reached, and only root can build images that stand in.")
     mirror = docker_engine.debian_mirror()
     with (
-        stage(f"Building {_STANDIN_BASE}"),
+        stage(f"Building {name}"),
         tempfile.TemporaryDirectory(dir=VAR) as here,
     ):
         root, archive = Path(here) / "root", Path(here) / "root.tar"
         # What debootstrap mounts lives in a mount namespace that ends with it, so that removing the directory
         # can never reach the machine's own /proc.
         apart = ("unshare", "--mount", "--propagation", "private")
-        logged(*apart, "debootstrap", *_DEBOOTSTRAP, root, *([mirror] if mirror else []), log=_LOG)
+        logged(*apart, "debootstrap", *_debootstrap(release), root, *([mirror] if mirror else []), log=_LOG)
+        # A mirror that keeps the state of a day has lists that have run out; what they list is signed anyway.
+        (root / "etc/apt/apt.conf.d/90standin").write_text('Acquire::Check-Valid-Until "false";\n')
         caches = ("./var/cache/apt/*.bin", "./var/cache/apt/archives/*.deb", "./var/lib/apt/lists/*")
         leave_out = [f"--exclude={cache}" for cache in caches]
         logged("tar", "--create", "--file", archive, "--directory", root, *leave_out, ".", log=_LOG)
         label = f"LABEL {_MADE_FROM}={made_from}"
-        logged("docker", "import", "--change", label, archive, _STANDIN_BASE, log=_LOG)
+        logged("docker", "import", "--change", label, archive, name, log=_LOG)
+    return name
 
 
-def _build_service(python: str) -> None:
+def _build_service(python: str, name: str = _SERVICE) -> None:
     """Build the one image of all five services, if anything it is made from has changed."""
     inputs = [ROOT / "Dockerfile", ROOT / ".dockerignore", ROOT / "requirements" / "runtime.txt"]
     for package in (ROOT / "common", *sorted(ROOT.glob("*_svc")), ROOT / "ops"):
         inputs += _files(package)
     made_from = _hash(inputs, _inspect(python, "{{.Id}}") or "")
-    if _made_from(_SERVICE) == made_from:
+    if _made_from(name) == made_from:
         return
     # Without them the build asks the package index itself.
     with contextlib.suppress(SetupError):
         _gather_wheels(python)
-    with stage(f"Building {_SERVICE}"):
-        _build(_SERVICE, made_from, ROOT, PYTHON_IMAGE=python)
+    with stage(f"Building {name}"):
+        _build(name, made_from, ROOT, PYTHON_IMAGE=python)
 
 
 def _gather_wheels(python: str) -> None:
