@@ -90,6 +90,16 @@ def return_key(service: str) -> str:
     return f"{service}.return"
 
 
+def replay_key(service: str) -> str:
+    """The routing key under which the broker gives a letter back to its service, as an operator told it to."""
+    return f"{service}.replay"
+
+
+def abort_key(service: str) -> str:
+    """The routing key under which an operator gives a service a dead letter, to end the saga that it holds."""
+    return f"{service}.abort"
+
+
 def history_key(teller: str) -> str:
     """The routing key under which a service, or an operator, tells the history what it did."""
     return f"{teller}.history"
@@ -102,11 +112,14 @@ def derive(delays: Sequence[Delay]) -> Topology:
     stale: list[Binding] = []
     for service in saga.SERVICES:
         # Targets of dead-lettering come first: at-least-once keeps what has nowhere to go.
-        queues += [_kept(dead_queue(service)), _kept(parked_queue(service)), _events(service)]
+        queues += [_kept(service, name(service)) for name in (dead_queue, parked_queue)]
+        queues.append(_events(service))
         queues += [_retry(service, delay) for delay in delays]
         recovery = (dead_queue(service), parked_queue(service), *(retry_queue(service, d) for d in delays))
         bindings += [Binding(RECOVERY, key, key) for key in recovery]
-        bindings.append(Binding(RECOVERY, return_key(service), events_queue(service)))
+        bindings += [Binding(RECOVERY, key(service), events_queue(service)) for key in (return_key, replay_key)]
+        if saga.step_of(service).refusals:
+            bindings.append(Binding(RECOVERY, abort_key(service), dead_queue(service)))
         listened = {events_queue(service): saga.event_keys(service)}
         if saga.command_keys(service):
             queues.append(_commands(service))
@@ -141,19 +154,23 @@ def _quorum(**arguments: str | int) -> dict[str, str | int]:
     return {"x-queue-type": "quorum"} | {name.replace("_", "-"): value for name, value in arguments.items()}
 
 
-def _kept(name: str) -> Queue:
-    return Queue(name, _quorum(x_delivery_limit=UNLIMITED))
+def _leading_to(key: str) -> dict[str, str | int]:
+    # At-least-once dead-lettering needs reject-publish on overflow, else it is silently at-most-once.
+    return {
+        "x-dead-letter-exchange": RECOVERY,
+        "x-dead-letter-routing-key": key,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
+def _kept(service: str, name: str) -> Queue:
+    # A letter that an operator rejects is given back by the broker, unchanged: nobody has to write another one.
+    return Queue(name, _quorum(x_delivery_limit=UNLIMITED) | _leading_to(replay_key(service)))
 
 
 def _work(service: str) -> dict[str, str | int]:
-    # At-least-once dead-lettering needs reject-publish on overflow, else it is silently at-most-once.
-    return _quorum(
-        x_delivery_limit=DELIVERY_LIMIT,
-        x_dead_letter_exchange=RECOVERY,
-        x_dead_letter_routing_key=dead_queue(service),
-        x_dead_letter_strategy="at-least-once",
-        x_overflow="reject-publish",
-    )
+    return _quorum(x_delivery_limit=DELIVERY_LIMIT) | _leading_to(dead_queue(service))
 
 
 def _events(service: str) -> Queue:
@@ -177,12 +194,5 @@ def _history() -> Queue:
 
 
 def _retry(service: str, delay: Delay) -> Queue:
-    arguments = _quorum(
-        x_message_ttl=delay.milliseconds,
-        x_delivery_limit=UNLIMITED,
-        x_dead_letter_exchange=RECOVERY,
-        x_dead_letter_routing_key=return_key(service),
-        x_dead_letter_strategy="at-least-once",
-        x_overflow="reject-publish",
-    )
-    return Queue(retry_queue(service, delay), arguments)
+    arguments = _quorum(x_message_ttl=delay.milliseconds, x_delivery_limit=UNLIMITED)
+    return Queue(retry_queue(service, delay), arguments | _leading_to(return_key(service)))

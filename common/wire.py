@@ -9,7 +9,7 @@ message. So the frames of messages are read and written here; everything else is
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -23,6 +23,8 @@ from pamqp.body import ContentBody
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
 
+#: Levels of tables, and of lists, inside headers; `x-death` has two.
+_MAX_NESTING = 8
 #: What a table of headers becomes that cannot be read.
 UNREADABLE = "x-unreadable"
 
@@ -32,6 +34,7 @@ _DELIVER, _ACK, _PUBLISH = 0x003C003C, 0x003C0050, 0x003C0028
 _PERSISTENT = b"\x02"
 _strict_time = decode.timestamp
 _strict_table = decode.field_table
+_strict_list = decode.field_array
 _FRAME = struct.Struct(">BHI")
 _SHORT = struct.Struct(">H")
 _LONG = struct.Struct(">I")
@@ -83,7 +86,7 @@ def install() -> None:
     Doing it again changes nothing.
     """
     aiormq.connection.FrameReceiver = FrameReader  # type: ignore[misc]
-    decode.TABLE_MAPPING |= {b"T": _any_time, b"F": _any_table}
+    decode.TABLE_MAPPING |= {b"T": _any_time, b"F": _shallow(_any_table), b"A": _shallow(_strict_list)}
 
 
 class FrameReader(aiormq.connection.FrameReceiver):
@@ -118,7 +121,10 @@ class FrameReader(aiormq.connection.FrameReceiver):
             return None
         if buffer[end] != _END:
             raise InvalidFrameError("a frame does not end where it says")
-        frame = _read(kind, buffer[start:end])
+        try:
+            frame = _read(kind, buffer[start:end])
+        except (struct.error, IndexError) as error:
+            raise InvalidFrameError(f"a frame is too short: {error}") from error
         if frame is None:
             try:
                 _, _, frame = pamqp.frame.unmarshal(buffer[self._at : end + 1])
@@ -242,6 +248,26 @@ def _any_table(value: bytes) -> tuple[int, Any]:
         return _strict_table(value)
     except (ValueError, OverflowError, OSError, IndexError, KeyError, RecursionError, struct.error):
         return 4 + int.from_bytes(value[:4], "big"), {UNREADABLE: True}
+
+
+def _shallow(read: Callable[[bytes], tuple[int, Any]]) -> Callable[[bytes], tuple[int, Any]]:
+    """Read what is nested in headers, but not deeper than any client of ours would nest.
+
+    pamqp copies what is left of a frame at each level: a header of 128 KiB would take as many MiB.
+    """
+    depth = 0
+
+    def reader(value: bytes) -> tuple[int, Any]:
+        nonlocal depth
+        if depth == _MAX_NESTING:
+            raise ValueError("headers are nested too deeply")
+        depth += 1
+        try:
+            return read(value)
+        finally:
+            depth -= 1
+
+    return reader
 
 
 def publish(
