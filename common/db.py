@@ -1,26 +1,20 @@
 """One database per service, of any vendor: opening it, one transaction, and what its errors mean.
 
-Here, and only here, one vendor may be treated differently from another.
+What one vendor does differently from another is in `common.vendors`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import sqlite3
+import importlib
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from enum import Enum, auto
-from pathlib import Path
-from typing import Any, cast
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
-import asyncpg
-from asyncpg import connect_utils
 from tortoise import connections
-from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
-from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.backends.asyncpg.client import AsyncpgDBClient
+from tortoise.backends.base.client import BaseDBAsyncClient, TransactionalDBClient
 from tortoise.backends.base.config_generator import expand_db_url
 from tortoise.context import TortoiseContext
 from tortoise.exceptions import (
@@ -32,20 +26,16 @@ from tortoise.migrations.executor import MigrationExecutor
 from tortoise.transactions import in_transaction
 
 from common.telemetry import log
+from common.vendors import postgres, sqlite
+from common.vendors.fault import Fault as Fault  # noqa: PLC0414 - whoever asks us gets our word for it
+
+if TYPE_CHECKING:
+    from common.vendors import mariadb
 
 _APP = "models"
 _CONNECTION = "default"
-#: Any number will do, as long as every replica of a service uses the same.
-_MIGRATION_LOCK = 5_063_170_211
 _SECONDS_TO_ANSWER = 5
-_SECONDS_TO_CONNECT = 10
-#: Requests to cancel a statement that are under way.
-_ASKING: set[asyncio.Task[None]] = set()
-#: All that a batch reads and writes goes by a key. PostgreSQL keeps the plan of a statement, and one made while a
-#: table was empty would go on to read the whole of it; and compiling a plan takes longer than running ours.
-_POSTGRES_SETTINGS = {"enable_seqscan": "off", "jit": "off"}
-#: How every SQLite file begins that is not empty (https://sqlite.org/fileformat.html).
-_SQLITE_MAGIC = b"SQLite format 3\0"
+_MARIADB = "common.vendors.mariadb"
 
 
 class LostRaceError(Exception):
@@ -56,44 +46,22 @@ class StillThereError(Exception):
     """The unit of work fails as if the database were away, but the database answers: the work is to blame."""
 
 
-class Fault(Enum):
-    """What an error of the database means for the message that met it."""
-
-    AWAY = auto()
-    """The database cannot be reached or written to: no attempt, wait for it."""
-    RACE = auto()
-    """Another transaction was first: at once, again."""
-    DATA = auto()
-    """This content cannot be stored, now or ever."""
-    OTHER = auto()
-    """Anything else, a bug included: may well pass."""
-
-
 def classify(error: BaseException) -> Fault:
     """What `error` means; a wrapped error means what its cause means."""
     match error:
-        case StillThereError() | asyncpg.QueryCanceledError():
+        case StillThereError():
             return Fault.OTHER
         case LostRaceError() | IntegrityError():
             return Fault.RACE
-        case asyncpg.DeadlockDetectedError() | asyncpg.SerializationError():
-            return Fault.RACE
         case DBConnectionError():
             return Fault.AWAY
-        case _ if _is_cut(error):
-            return Fault.AWAY
-        case (
-            asyncpg.InsufficientResourcesError()
-            | asyncpg.ReadOnlySQLTransactionError()
-            | asyncpg.InvalidAuthorizationSpecificationError()
-            | asyncpg.InvalidCatalogNameError()
-        ):
-            # A wrong password or a missing database is mended by a person while the message waits.
-            return Fault.AWAY
-        case asyncpg.DataError() | ValidationError() | UnicodeError() | OverflowError():
+    for vendor in (sqlite, *_servers()):
+        fault: Fault | None = vendor.fault(error)
+        if fault is not None:
+            return fault
+    match error:
+        case ValidationError() | UnicodeError() | OverflowError():
             return Fault.DATA
-        case sqlite3.OperationalError() if _sqlite_is_away(error):
-            return Fault.AWAY
         case OSError():
             return Fault.AWAY
     cause = error.__cause__ or error.__context__
@@ -102,33 +70,17 @@ def classify(error: BaseException) -> Fault:
 
 def may_be_the_work(error: BaseException) -> bool:
     """Whether `error` says that a connection was lost: by an outage, or by what the work did with it."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if any(vendor.is_cut(error) for vendor in _servers()):
+        return True
     cause = error.__cause__ or error.__context__
-    return _is_cut(error) or (cause is not None and may_be_the_work(cause))
+    return cause is not None and may_be_the_work(cause)
 
 
-def _is_cut(error: BaseException) -> bool:
-    return isinstance(
-        error,
-        ConnectionError
-        | TimeoutError
-        | asyncpg.PostgresConnectionError
-        | asyncpg.OperatorInterventionError
-        # What asyncpg says of a connection that died under it.
-        | asyncpg.InterfaceError
-        | asyncpg.InternalClientError,
-    )
-
-
-def _sqlite_is_away(error: sqlite3.OperationalError) -> bool:
-    primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return primary in {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,
-    }
+def _servers() -> list[Any]:
+    """The vendors that are servers. MariaDB's driver is loaded only where it is used."""
+    return [postgres, *([sys.modules[_MARIADB]] if _MARIADB in sys.modules else [])]
 
 
 @contextlib.asynccontextmanager
@@ -138,7 +90,7 @@ async def open_database(url: str, modules: Sequence[str], migrations: str) -> As
     `modules` hold the models, `migrations` is the package of their migrations. Safe when several replicas
     start at once. Raises whatever the vendor raises when the database is away; `classify` knows it.
     """
-    with _one_process_per_file(url):
+    with sqlite.one_process_per_file(url):
         async with TortoiseContext() as context:
             settings = configuration(url, modules, migrations)
             await context.init(config=settings)
@@ -166,122 +118,60 @@ def configuration(url: str, modules: Sequence[str], migrations: str) -> dict[str
 
 def _connection(url: str) -> dict[str, Any]:
     """How to connect to `url`, with the options we rely on unless it sets them itself."""
-    connection = expand_db_url(url)
-    options = connection["credentials"]
-    if urlsplit(url).scheme == "sqlite":
-        # A power cut may not lose what was acked, so SQLite syncs at every commit.
-        connection["credentials"] = {"synchronous": "FULL", "busy_timeout": "5000"} | options
+    scheme, _, rest = url.partition("://")
+    if scheme == "mariadb":
+        connection = expand_db_url(f"mysql://{rest}")
+        connection["engine"] = _MARIADB
+        vendor: Any = importlib.import_module(_MARIADB)
     else:
-        # A database that answers nothing at all is away: no statement of ours takes half a minute.
-        defaults = {"minsize": "1", "maxsize": "5", "command_timeout": "30"}
-        ours = {
-            "connection_class": _Connection,
-            "server_settings": _POSTGRES_SETTINGS,
-            "timeout": _SECONDS_TO_CONNECT,
-        }
-        connection["credentials"] = defaults | options | ours
+        connection = expand_db_url(url)
+        vendor = sqlite if scheme == "sqlite" else postgres
+    connection["credentials"] = vendor.credentials(connection["credentials"])
     return connection
-
-
-class _Connection(asyncpg.Connection):  # type: ignore[misc]
-    """A connection that goes back to its pool as it is, and that is thrown away when it gave no answer in time."""
-
-    def get_reset_query(self) -> str:
-        """Nothing: no unit of work changes anything that outlives it, and to reset is a round trip."""
-        return ""
-
-    def _cancel_current_command(self, *_: object) -> None:
-        """What asyncpg does when a statement takes too long: ask the server to cancel it.
-
-        asyncpg waits until the server has obeyed, before the connection goes back to its pool. A server that is
-        gone never does, so the service would stand still for one time-out more.
-        """
-        backend = self._protocol
-        asking = asyncio.create_task(self._ask_to_cancel(backend.backend_pid, backend.backend_secret))
-        _ASKING.add(asking)
-        asking.add_done_callback(_ASKING.discard)
-        self._loop.call_soon(self.terminate)
-
-    async def _ask_to_cancel(self, pid: int, secret: int) -> None:
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(_SECONDS_TO_ANSWER):
-                await connect_utils._cancel(  # noqa: SLF001 - asyncpg shows it nowhere else
-                    loop=self._loop, addr=self._addr, params=self._params, backend_pid=pid, backend_secret=secret
-                )
-
-
-@contextlib.contextmanager
-def _one_process_per_file(url: str) -> Iterator[None]:
-    """SQLite: a second process on the same file is refused. Other vendors: nothing to do."""
-    path = sqlite_path(url)
-    if path is None:
-        yield
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() or not _is_sqlite(path):
-            raise SystemExit(f"{path} is no SQLite database; mend DATABASE_URL")
-        held = path.with_name(f"{path.name}.lock").open("w")
-    except OSError as error:
-        raise SystemExit(f"the database {path} cannot be opened: {error.strerror}; mend DATABASE_URL") from None
-    with held as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SystemExit(
-                f"{path} is in use by another process: SQLite serves one replica of a service; "
-                "stop the other one, or set DATABASE_URL to a PostgreSQL database"
-            ) from None
-        yield
-
-
-def _is_sqlite(path: Path) -> bool:
-    """Whether a file is a SQLite database, or is yet to become one."""
-    if not path.exists():
-        return True
-    with path.open("rb") as file:
-        return file.read(len(_SQLITE_MAGIC)) in {b"", _SQLITE_MAGIC}
-
-
-def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite URL; None for memory and for other vendors."""
-    if not url.startswith("sqlite://"):
-        return None
-    path = url.removeprefix("sqlite://").partition("?")[0]
-    return None if path == ":memory:" else Path(path)
 
 
 async def _migrate(migrations: dict[str, dict[str, Any]]) -> None:
     """Apply what is missing, under a lock that the other replicas wait for."""
-    async with transaction() as connection:
-        if connection.capabilities.dialect == "postgres":
-            await connection.execute_query(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-        executor = MigrationExecutor(connection, migrations)
-        # Its own look for this table fails on a new database, which would spoil the transaction.
-        await executor.recorder.ensure_schema(executor._schema_editor(atomic=False))  # noqa: SLF001
-        # It also takes any error of its own look for an empty table: ours comes first, and says what is wrong.
-        await connection.execute_query("SELECT 1 FROM tortoise_migrations LIMIT 1")
-        await executor.migrate(progress=lambda event, _, name: log.info("migration", change=event, migration=name))
+    async with unit() as connection:
+        if connection.capabilities.dialect == "mysql":
+            from common.vendors import mariadb_migrations  # noqa: PLC0415 - loads MariaDB's driver
+
+            async with mariadb_migrations.migrating(cast("mariadb.Unit", connection)):
+                await _apply(mariadb_migrations.Executor(connection, migrations))
+            return
+        if isinstance(connection, postgres.Unit):
+            await postgres.lock_migrations(connection)
+        await _apply(MigrationExecutor(connection, migrations))
+
+
+async def _apply(executor: MigrationExecutor) -> None:
+    # Its own look for this table fails on a new database, which would spoil the transaction.
+    await executor.recorder.ensure_schema(executor._schema_editor(atomic=False))  # noqa: SLF001
+    # It also takes any error of its own look for an empty table: ours comes first, and says what is wrong.
+    await executor.connection.execute_query("SELECT 1 FROM tortoise_migrations LIMIT 1")
+    await executor.migrate(progress=lambda event, _, name: log.info("migration", change=event, migration=name))
 
 
 @contextlib.asynccontextmanager
 async def unit() -> AsyncIterator[BaseDBAsyncClient]:
     """One unit of work of the current task: at its end all that it wrote is there, on an error nothing is.
 
-    On PostgreSQL the transaction begins only when it must: with the first lock (`begin`), or with the ORM's first
-    statement. What reads, and then writes with the one statement of `common.rows`, needs none: a statement is all
-    or nothing by itself, and under READ COMMITTED each one sees the newest anyway. SQLite has one transaction at a
-    time, from the beginning of the unit.
+    On a server the transaction begins only when it must: with the first lock (`begin`), or with the ORM's first
+    statement. What reads, and then writes with the one statement of `common.rows`, needs none on PostgreSQL: a
+    statement is all or nothing by itself, and under READ COMMITTED each one sees the newest anyway. SQLite has one
+    transaction at a time, from the beginning of the unit.
 
     Never cancel a task inside: of what was under way, nobody would know whether it happened.
     """
     client = connections.get(_CONNECTION)
     if isinstance(client, AsyncpgDBClient):
-        async with _pooled(client) as pooled:
-            yield pooled
+        begun = _pooled(client, postgres.Unit)
+    elif client.capabilities.dialect == "mysql":
+        begun = _pooled(client, sys.modules[_MARIADB].Unit)
     else:
-        async with _in_transaction() as connection:
-            yield connection
+        begun = _in_transaction()
+    async with begun as connection:
+        yield connection
 
 
 @contextlib.asynccontextmanager
@@ -294,74 +184,44 @@ async def transaction() -> AsyncIterator[BaseDBAsyncClient]:
 
 async def begin() -> None:
     """Begin the transaction of the current unit, if it has not begun: before rows are locked."""
-    connection = connections.get(_CONNECTION)
-    if isinstance(connection, _Unit):
+    connection: Any = connections.get(_CONNECTION)
+    if isinstance(connection, TransactionalDBClient) and connection.capabilities.dialect != "sqlite":
         await connection.begin()
 
 
-class _Unit(TransactionWrapper):
-    """A pooled connection in the hands of one unit of work; its transaction begins when it must."""
-
-    async def begin(self) -> None:
-        if self.transaction is None:
-            await super().begin()
-
-    # The ORM may need several statements for one change. `common.rows` does not; it uses `execute_query_dict`.
-
-    async def execute_query(self, query: str, values: list[Any] | None = None) -> tuple[int, list[Any]]:
-        await self.begin()
-        return cast("tuple[int, list[Any]]", await super().execute_query(query, values))
-
-    async def execute_insert(self, query: str, values: list[Any]) -> Any:  # noqa: ANN401 - as in Tortoise
-        await self.begin()
-        return await super().execute_insert(query, values)
-
-    async def execute_many(self, query: str, values: list[list[Any]]) -> None:
-        await self.begin()
-        await super().execute_many(query, values)
-
-    async def execute_script(self, query: str) -> None:
-        await self.begin()
-        await super().execute_script(query)
-
-    async def end(self, error: BaseException | None) -> None:
-        """Commit, or undo because of `error`. A connection that cannot do so is thrown away."""
-        try:
-            if error is None and self.transaction is not None:
-                await self.commit()
-            elif error is not None and may_be_the_work(error):
-                # It is lost. Asked to roll back, it would be waited for until the time-out.
-                self._throw_away()
-            elif self.transaction is not None:
-                await self.rollback()
-        except BaseException:
-            self._throw_away()
-            if error is None:
-                raise
-            # The error that got us here is the one to tell, not that a dead connection cannot roll back.
-
-    def _throw_away(self) -> None:
-        # One that is closed already is no longer ours to close.
-        with contextlib.suppress(asyncpg.InterfaceError):
-            self._connection.terminate()
-
-
 @contextlib.asynccontextmanager
-async def _pooled(client: AsyncpgDBClient) -> AsyncIterator[BaseDBAsyncClient]:
+async def _pooled(client: Any, unit_of: Any) -> AsyncIterator[BaseDBAsyncClient]:  # noqa: ANN401 - of any vendor
     """A unit on a connection of the pool."""
     async with client.acquire_connection() as connection:
-        mine = _Unit(client)
+        mine = unit_of(client)
         mine._connection = connection  # noqa: SLF001 - as Tortoise's own transactions do
         token = connections.set(_CONNECTION, mine)
         try:
             try:
                 yield mine
             except BaseException as error:
-                await mine.end(error)
+                await _end(mine, error)
                 raise
-            await mine.end(None)
+            await _end(mine, None)
         finally:
             connections.reset(token)
+
+
+async def _end(mine: Any, error: BaseException | None) -> None:  # noqa: ANN401 - of any vendor
+    """Commit, or undo because of `error`. A connection that cannot do so is thrown away."""
+    try:
+        if error is None:
+            await mine.finish()
+        elif may_be_the_work(error):
+            # It is lost. Asked to roll back, it would be waited for until the time-out.
+            mine.throw_away()
+        else:
+            await mine.undo()
+    except BaseException:
+        mine.throw_away()
+        if error is None:
+            raise
+        # The error that got us here is the one to tell, not that a dead connection cannot roll back.
 
 
 @contextlib.asynccontextmanager
@@ -399,8 +259,9 @@ async def answers() -> bool:
     try:
         client = connections.get(_CONNECTION)
         if isinstance(client, AsyncpgDBClient):
-            # Every pooled connection may be dead, and each would cost a time-out to find out.
-            await client._expire_connections()  # noqa: SLF001 - Tortoise shows it nowhere else
+            await postgres.forget_connections(client)
+        elif client.capabilities.dialect == "mysql":
+            await sys.modules[_MARIADB].forget_connections(client)
         async with asyncio.timeout(_SECONDS_TO_ANSWER):
             await client.execute_query("SELECT 1")
     except Exception:  # noqa: BLE001 - whatever it says, it is no answer

@@ -3,6 +3,7 @@
 The ORM would write out every row as placeholders: another text for each size of a batch, which the database parses
 and plans anew, and costs more than running it; and each table written is one more way to the server and back.
 PostgreSQL takes whole columns as arrays, and any number of inserts, updates and deletes as parts of one statement.
+MariaDB has a statement for each part, in `common.vendors.mariadb_rows`.
 For SQLite, which runs in this process, a statement for each row is cheap.
 """
 
@@ -20,6 +21,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.exceptions import OperationalError
 
 from common import db
+from common.vendors import mariadb_rows
 
 M = TypeVar("M", bound=Model)
 
@@ -45,10 +47,13 @@ async def find(model: type[M], keys: Collection[str], *, lock: bool = False) -> 
         await db.begin()
     connection = connections.get("default")
     wanted = sorted(set(keys))
-    if connection.capabilities.dialect == "postgres":
-        found = await connection.execute_query_dict(_postgres_select(model, lock), [wanted])
-    else:
-        found = await connection.execute_query_dict(_select(model), [json.dumps(wanted)])
+    match connection.capabilities.dialect:
+        case "postgres":
+            found = await connection.execute_query_dict(_postgres_select(model, lock), [wanted])
+        case "mysql":
+            found = await mariadb_rows.find(connection, _place(model), columns_of(model), wanted, lock=lock)
+        case _:
+            found = await connection.execute_query_dict(_select(model), [json.dumps(wanted)])
     return [model._init_from_db(**row) for row in found]  # noqa: SLF001 - how Tortoise itself makes what it found
 
 
@@ -71,19 +76,22 @@ class Writes:
         """Write these columns of rows that were read before.
 
         `only_if` compares before it sets: the name of an attribute of the rows that holds what the column of the
-        first name in `columns` must still hold. LostRaceError if any row is no longer there or no longer so.
+        first name in `columns` must still hold, be it NULL. LostRaceError if any row is no longer there or so.
         """
-        self._add(_Part("update", model, (*columns, _key(model)), only_if), rows)
+        self._add(_Part("update", model, (*columns, key_of(model)), only_if), rows)
 
     def delete(self, model: type[Model], keys: Iterable[Any]) -> None:
         """Delete the rows with these primary keys, as far as they are there."""
-        self._add(_Part("delete", model, (_key(model),)), keys)
+        self._add(_Part("delete", model, (key_of(model),)), keys)
 
     def _add(self, part: _Part, rows: Iterable[Any]) -> None:
         self._parts.setdefault(part, []).extend(rows)
 
     async def flush(self) -> None:
-        """Write everything. On PostgreSQL it is one statement, so it is all or nothing without a transaction."""
+        """Write everything: within a unit, all or nothing.
+
+        On PostgreSQL it is one statement, which needs no transaction for that; elsewhere it is in the unit's.
+        """
         parts = {part: rows for part, rows in self._parts.items() if rows}
         self._parts = {}
         if not parts:
@@ -92,8 +100,10 @@ class Writes:
         if connection.capabilities.dialect == "postgres":
             await _write_at_once(connection, parts)
             return
+        await db.begin()
+        write = _write_part if connection.capabilities.dialect == "mysql" else _write_one_by_one
         for part, rows in parts.items():
-            written = await _write_one_by_one(connection, part, rows)
+            written = await write(connection, part, rows)
             if part.kind == "update" and written != len(rows):
                 raise _lost_race([part])
 
@@ -128,8 +138,30 @@ async def _write_at_once(connection: BaseDBAsyncClient, parts: Mapping[_Part, Se
 
 
 def _lost_race(parts: Iterable[_Part]) -> db.LostRaceError:
-    tables = " or ".join(sorted({_table(part.model) for part in parts}))
+    tables = " or ".join(sorted({table_of(part.model) for part in parts}))
     return db.LostRaceError(f"another replica changed rows of {tables} first")
+
+
+async def _write_part(connection: BaseDBAsyncClient, part: _Part, rows: Sequence[Any]) -> int:
+    """Write a part with a statement of MariaDB's, and give how many rows there were."""
+    place = _place(part.model)
+    match part.kind:
+        case "insert":
+            return await mariadb_rows.insert(connection, place, part.columns, _stored(part, rows))
+        case "update":
+            values = _stored(part, rows)
+            if part.only_if:
+                values = [[*value, getattr(row, part.only_if)] for value, row in zip(values, rows, strict=True)]
+            return await mariadb_rows.update(connection, place, part.columns, values, compare=bool(part.only_if))
+        case "delete":
+            return await mariadb_rows.delete(connection, place, [str(key) for key in rows])
+    assert_never(part.kind)
+
+
+def _stored(part: _Part, rows: Sequence[Any]) -> list[list[Any]]:
+    """The values of rows as the ORM stores them: it checks lengths, which SQLite does not."""
+    named = part.model._meta.fields_map  # noqa: SLF001 - Tortoise tells it nowhere else
+    return [[named[name].to_db_value(getattr(row, name), part.model) for name in part.columns] for row in rows]
 
 
 async def _write_one_by_one(connection: BaseDBAsyncClient, part: _Part, rows: Sequence[Any]) -> int:
@@ -138,9 +170,7 @@ async def _write_one_by_one(connection: BaseDBAsyncClient, part: _Part, rows: Se
     if part.kind == "delete":
         # One statement, since outside of a transaction many would have to be one, and must not be cancelled.
         return (await connection.execute_query(statement, [json.dumps([str(key) for key in rows])]))[0]
-    # As the ORM stores them: it checks lengths, which SQLite does not.
-    named = part.model._meta.fields_map  # noqa: SLF001 - Tortoise tells it nowhere else
-    values = [[named[name].to_db_value(getattr(row, name), part.model) for name in part.columns] for row in rows]
+    values = _stored(part, rows)
     if not part.only_if:
         await connection.execute_many(statement, values)
         return len(rows)
@@ -148,15 +178,23 @@ async def _write_one_by_one(connection: BaseDBAsyncClient, part: _Part, rows: Se
     return sum([(await connection.execute_query(statement, value))[0] for value in compared])
 
 
-def _key(model: type[Model]) -> str:
+def key_of(model: type[Model]) -> str:
+    """The column that is the primary key."""
     return str(model._meta.db_pk_column)  # noqa: SLF001 - as above
 
 
-def _table(model: type[Model]) -> str:
+def table_of(model: type[Model]) -> str:
+    """The quoted name of a table."""
     return f'"{model._meta.db_table}"'  # noqa: SLF001 - as above
 
 
-def _columns(model: type[Model]) -> tuple[str, ...]:
+def _place(model: type[Model]) -> tuple[str, str]:
+    """The names of a table and of its key."""
+    return str(model._meta.db_table), key_of(model)  # noqa: SLF001 - as above
+
+
+def columns_of(model: type[Model]) -> tuple[str, ...]:
+    """All columns, in their order."""
     return tuple(model._meta.fields_db_projection)  # noqa: SLF001 - as above
 
 
@@ -164,39 +202,42 @@ def _columns(model: type[Model]) -> tuple[str, ...]:
 def _nothing(model: type[Model]) -> dict[str, Any]:
     """A value for every column that is not said: the field's default."""
     named = model._meta.fields_map  # noqa: SLF001 - as above
-    return {name: named[name].default for name in _columns(model)}
+    return {name: named[name].default for name in columns_of(model)}
 
 
 @cache
 def _insertable(model: type[Model]) -> tuple[str, ...]:
     """All columns but a number that the database gives out."""
     generated = model._meta.generated_db_fields  # noqa: SLF001 - as above
-    return tuple(name for name in _columns(model) if name not in generated)
+    return tuple(name for name in columns_of(model) if name not in generated)
 
 
-def _list(columns: Sequence[str]) -> str:
+def listed(columns: Sequence[str]) -> str:
+    """Quoted names, as a statement lists them."""
     return ", ".join(f'"{name}"' for name in columns)
 
 
-def _array(model: type[Model], number: int, column: str) -> str:
+def array_of(model: type[Model], number: int, column: str) -> str:
+    """PostgreSQL's parameter of that number, which holds values of a column."""
     field = model._meta.fields_map[column]  # noqa: SLF001 - as above
     return f"${number}::{_POSTGRES_TYPES[type(field)]}[]"
 
 
 @cache
 def _postgres_select(model: type[Model], lock: bool) -> str:
-    key = _key(model)
+    key = key_of(model)
     return (
-        f'SELECT {_list(_columns(model))} FROM {_table(model)} WHERE "{key}" = ANY({_array(model, 1, key)}) '
+        f"SELECT {listed(columns_of(model))} FROM {table_of(model)} "
+        f'WHERE "{key}" = ANY({array_of(model, 1, key)}) '
         f'ORDER BY "{key}"{" FOR UPDATE" if lock else ""}'
     )
 
 
 @cache
 def _select(model: type[Model]) -> str:
-    key = _key(model)
+    key = key_of(model)
     return (
-        f"SELECT {_list(_columns(model))} FROM {_table(model)} "
+        f"SELECT {listed(columns_of(model))} FROM {table_of(model)} "
         f'WHERE "{key}" IN (SELECT value FROM json_each(?)) ORDER BY "{key}"'
     )
 
@@ -212,7 +253,7 @@ def _postgres_write(parts: tuple[_Part, ...]) -> str:
     number = 1
     for part in parts:
         columns = (*part.columns, part.columns[0]) if part.only_if else part.columns
-        arrays = ", ".join(_array(part.model, place, name) for place, name in enumerate(columns, number))
+        arrays = ", ".join(array_of(part.model, place, name) for place, name in enumerate(columns, number))
         number += len(columns)
         name = f"w{len(written)}"
         returning = ""
@@ -228,15 +269,15 @@ def _postgres_write(parts: tuple[_Part, ...]) -> str:
 
 
 def _postgres_part(part: _Part, arrays: str) -> str:
-    table, key = _table(part.model), part.columns[-1]
+    table, key = table_of(part.model), part.columns[-1]
     match part.kind:
         case "insert":
-            return f"INSERT INTO {table} ({_list(part.columns)}) SELECT * FROM unnest({arrays})"
+            return f"INSERT INTO {table} ({listed(part.columns)}) SELECT * FROM unnest({arrays})"
         case "delete":
             return f'DELETE FROM {table} WHERE "{key}" = ANY({arrays})'
         case "update":
-            names = _list(part.columns) + (', "was"' if part.only_if else "")
-            unchanged = f' AND old."{part.columns[0]}" = new."was"' if part.only_if else ""
+            names = listed(part.columns) + (', "was"' if part.only_if else "")
+            unchanged = f' AND old."{part.columns[0]}" IS NOT DISTINCT FROM new."was"' if part.only_if else ""
             written = ", ".join(f'"{name}" = new."{name}"' for name in part.columns[:-1])
             return (
                 f"UPDATE {table} AS old SET {written} "
@@ -247,14 +288,14 @@ def _postgres_part(part: _Part, arrays: str) -> str:
 
 @cache
 def _write(part: _Part) -> str:
-    table, key = _table(part.model), part.columns[-1]
+    table, key = table_of(part.model), part.columns[-1]
     match part.kind:
         case "insert":
-            return f"INSERT INTO {table} ({_list(part.columns)}) VALUES ({', '.join('?' * len(part.columns))})"
+            return f"INSERT INTO {table} ({listed(part.columns)}) VALUES ({', '.join('?' * len(part.columns))})"
         case "delete":
             return f'DELETE FROM {table} WHERE "{key}" IN (SELECT value FROM json_each(?))'
         case "update":
-            unchanged = f' AND "{part.columns[0]}" = ?' if part.only_if else ""
+            unchanged = f' AND "{part.columns[0]}" IS ?' if part.only_if else ""
             written = ", ".join(f'"{name}" = ?' for name in part.columns[:-1])
             return f'UPDATE {table} SET {written} WHERE "{key}" = ?{unchanged}'
     assert_never(part.kind)

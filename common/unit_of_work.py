@@ -21,11 +21,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[T]):
-    """What a handler is given: messages to decide, the time, and where to stage what it emits."""
+    """What a handler is given: messages to decide, the time, and where to stage what it emits.
+
+    `careful`: a race was lost a moment ago, so look before writing, and lock what others may want. Care makes
+    nothing safer, since what is written is inserted or compared anyway: it keeps the next race from being lost.
+    """
 
     messages: Sequence[T]
     now: datetime
     outbox: Outbox
+    careful: bool = False
 
     @property
     def writes(self) -> Writes:

@@ -1,4 +1,4 @@
-"""One database per test: a new SQLite file, or an emptied PostgreSQL database of the service's own."""
+"""One database per test: a new SQLite file, or an emptied database of the service's own on a server."""
 
 from __future__ import annotations
 
@@ -8,33 +8,41 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from common import db, saga
+from tests.support import databases
 from tests.support.bench import SERVICES, Bench, Databases, Opens, bench
-from tests.support.databases import IS_POSTGRES, Postgres, postgres
+from tests.support.databases import IS_SQLITE, VENDOR, Server
+
+#: Which vendors the tests with a marker are about.
+_ONLY = {
+    "sqlite_only": ({"sqlite"}, "about SQLite's files"),
+    "postgres_only": ({"postgres"}, "about PostgreSQL; runs when TEST_DATABASE=postgres"),
+    "mariadb_only": ({"mariadb"}, "about MariaDB; runs when TEST_DATABASE=mariadb"),
+    "server_only": ({"postgres", "mariadb"}, "about a server of many connections; not on SQLite"),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker for what only a server of many connections can show."""
-    config.addinivalue_line("markers", "postgres_only: needs PostgreSQL; runs when TEST_DATABASE=postgres")
-    config.addinivalue_line("markers", "sqlite_only: about SQLite's files; not with TEST_DATABASE=postgres")
+    """Register the markers for what only some vendors can show."""
+    for marker, (_, about) in _ONLY.items():
+        config.addinivalue_line("markers", f"{marker}: {about}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not about this process's vendor; test_on_postgres.py starts the other half."""
-    unwanted = "sqlite_only" if IS_POSTGRES else "postgres_only"
-    left_out = [item for item in items if item.get_closest_marker(unwanted)]
+    """Leave out what is not about this process's vendor; test_on_servers.py starts the others."""
+    unwanted = [marker for marker, (vendors, _) in _ONLY.items() if VENDOR not in vendors]
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in unwanted)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Postgres]:
-    """The PostgreSQL server."""
-    with postgres() as running:
+def server() -> Iterator[Server]:
+    """The server of this process's vendor."""
+    with databases.server() as running:
         yield running
 
 
@@ -46,11 +54,11 @@ def prefix() -> str:
 
 @pytest.fixture(scope="session")
 def prepared(request: pytest.FixtureRequest, prefix: str) -> Iterator[dict[str, str]]:
-    """A database for each service, made once, with all its tables; PostgreSQL only."""
-    if not IS_POSTGRES:
+    """A database for each service, made once, with all its tables; on a server only."""
+    if IS_SQLITE:
         yield {}
         return
-    server: Postgres = request.getfixturevalue("server")
+    server: Server = request.getfixturevalue("server")
     urls = {service: server.create(prefix + service) for service in saga.SERVICES}
 
     async def migrate() -> None:
@@ -74,7 +82,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             async with db.open_database(f"sqlite://{folder}/{service}", what.modules, what.migrations):
                 pass
 
-    if not IS_POSTGRES:
+    if IS_SQLITE:
         asyncio.run(migrate())
     return folder
 
@@ -84,7 +92,7 @@ def database(prepared: dict[str, str], template: Path, tmp_path: Path) -> Databa
     """The URL of an empty database of a service."""
 
     def url(service: str) -> str:
-        if not IS_POSTGRES:
+        if IS_SQLITE:
             path = tmp_path / f"{service}.sqlite3"
             path.write_bytes((template / service).read_bytes())
             return f"sqlite://{path}?synchronous=OFF"
@@ -100,24 +108,12 @@ def opened(database: Databases) -> Opens:
     @contextlib.asynccontextmanager
     async def open_empty(service: str) -> AsyncIterator[Bench]:
         url = database(service)
-        if IS_POSTGRES:
-            await _empty(url)
+        if not IS_SQLITE:
+            await databases.empty(url)
         async with bench(service, url) as opened:
             yield opened
 
     return open_empty
-
-
-async def _empty(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        rows = await connection.fetch(
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE '%migration%'"
-        )
-        names = ", ".join(f'"{row["tablename"]}"' for row in rows)
-        await connection.execute(f"TRUNCATE {names} RESTART IDENTITY")
-    finally:
-        await connection.close()
 
 
 @pytest.fixture

@@ -7,13 +7,16 @@ from itertools import product
 import pytest
 
 from common import saga
+from common.outbox import OutboxRow
 from common.recovery import DONE, Parked
 from notify_svc.models import Notice
+from payment_svc import settlement
 from payment_svc.models import Payment
 from point_svc.models import LedgerEntry, Wallet
 from queue_svc.models import Token
 from reservation_svc.models import Reservation, Seat
-from tests.support.bench import Bench, Opens, dead, enter, failure, forward, hold, top_up
+from tests.support import bodies
+from tests.support.bench import Bench, Opens, dead, enter, failure, forward, hold, settled, top_up
 
 #: state and message -> state, and what is said: {emits}, {failed}, {undone} or nothing. As in ARCHITECTURE.md.
 CELLS = {
@@ -23,11 +26,19 @@ CELLS = {
     ("done", "forward"): ("done", "emits"),
     ("done", "failure"): ("undone", "compensation"),
     ("done", "dead"): ("done", None),
+    ("done", "settlement"): ("settled", None),
+    ("settled", "forward"): ("settled", "emits"),
+    ("settled", "failure"): ("settled", None),
+    ("settled", "dead"): ("settled", None),
+    ("settled", "settlement"): ("settled", None),
     **{(end, "forward"): (end, "failed") for end in ("failed", "undone", "closed")},
     **{(end, "failure"): (end, None) for end in ("failed", "undone", "closed")},
     **{(end, "dead"): (end, None) for end in ("failed", "undone", "closed")},
+    **{(end, "settlement"): (end, "parked") for end in ("none", "failed", "undone", "closed")},
 }
 PAST_THE_PIVOT = {"queue", "notify"}
+#: The first service settles by itself, and hears of it from nobody.
+TOLD_OF_SETTLEMENT = {"reservation", "point", "queue"}
 
 
 async def prepare(service: Bench) -> None:
@@ -55,8 +66,20 @@ async def bring_to(service: Bench, state: str) -> None:
             await service.bury(dead(forward(name)))
         case "closed":
             await service.do(failure())
+        case "settled":
+            await service.do(forward(name))
+            await settle(service)
     assert await service.state() == (None if state == "none" else state)
     await service.events()
+
+
+async def settle(service: Bench) -> None:
+    """Tell the service that the saga is complete; the first one has to complete it, and tells itself."""
+    if service.service.name != saga.FIRST.service:
+        await service.do(settled())
+        return
+    await service.do(bodies.message(saga.PIVOT.emits, bodies.forward(saga.PIVOT.emits)))
+    await service.unit_of_work.run(lambda now, outbox: settlement.settle(["p-1"], now, outbox))
 
 
 async def effect(service: Bench) -> object:
@@ -77,6 +100,13 @@ async def effect(service: Bench) -> object:
     return [(notice.kind, notice.state) for notice in await Notice.all()]
 
 
+async def parked() -> list[str]:
+    """The types of what was put before a person."""
+    return [row.type for row in await OutboxRow.exclude(parked_because=None)]
+
+
+#: What is settled is what was done, but for the payment, which is complete.
+SETTLED_AS = {"payment": ["COMPLETED"]}
 EFFECTS: dict[str, dict[str, object]] = {
     "payment": {"none": [], "done": ["PAID"], "undone": ["CANCELLED"]},
     "reservation": {
@@ -92,6 +122,10 @@ EFFECTS: dict[str, dict[str, object]] = {
 def reachable(service: str, state: str, kind: str) -> bool:
     """Whether the cell exists: nothing is undone from the pivot on, and no notice is ever given up."""
     if state == "undone" and service in PAST_THE_PIVOT:
+        return False
+    if kind == "settlement" and service not in TOLD_OF_SETTLEMENT:
+        return False
+    if state == "settled" and service == "notify":
         return False
     return service != "notify" or (state != "failed" and kind != "dead")
 
@@ -110,10 +144,11 @@ async def test_every_cell_of_the_barrier_does_what_the_table_says(
     """The table is the whole protocol of a service: by its row, by its effect, by its words, and once more."""
     after, word = CELLS[state, kind]
     outcome = [DONE]
+    breaks = (name, state, kind) == ("queue", "done", "failure") or (state, kind) == ("settled", "failure")
     if name in PAST_THE_PIVOT and (state, kind) == ("done", "failure"):
         after, word = "done", None
     step = saga.step_of(name)
-    says = {"emits": step.emits, "failed": step.failed, "compensation": step.compensation, None: None}[word]
+    says = {"emits": step.emits, "failed": step.failed, "compensation": step.compensation}.get(word or "")
     if name == "notify":
         says = None
     async with opened(name) as service:
@@ -122,14 +157,18 @@ async def test_every_cell_of_the_barrier_does_what_the_table_says(
             if kind == "dead":
                 outcomes = await service.bury(dead(forward(name)))
             else:
-                outcomes = await service.do(forward(name) if kind == "forward" else failure())
-            if (name, state, kind) == ("queue", "done", "failure"):
+                message = {"forward": forward(name), "failure": failure(), "settlement": settled()}[kind]
+                outcomes = await service.do(message)
+            if breaks:
                 assert [type(outcome) for outcome in outcomes] == [Parked]
             else:
                 assert outcomes == outcome
+            assert await parked() == ([saga.SETTLED] if word == "parked" else [])
             assert await service.said() == ([says] if says else [])
-            assert await service.state() == after
-            assert await effect(service) == EFFECTS[name].get(after, EFFECTS[name]["none"])
+            assert await service.state() == (None if after == "none" else after)
+            like = "done" if after == "settled" else after
+            expected = EFFECTS[name].get(like, EFFECTS[name]["none"])
+            assert await effect(service) == (SETTLED_AS.get(name, expected) if after == "settled" else expected)
             if after != state:
                 break
 

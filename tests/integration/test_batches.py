@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from common import db, recovery
-from common.consumer import Handle
+from common.consumer import Consumer, Handle, reading_messages
 from common.messages import MAX_BODY, Message
 from common.recovery import DONE, Dead, Outcome
 from common.settings import Settings
@@ -19,7 +20,8 @@ from queue_svc.models import Token
 from reservation_svc.models import Reservation, Seat
 from tests.support import bodies
 from tests.support.bench import Bench, dead, enter, failure, forward, hold, top_up
-from tests.support.hand_fed import HandFedInbox
+from tests.support.eventually import eventually
+from tests.support.hand_fed import HandFedInbox, HandFedSession
 
 
 async def test_one_wallet_many_times_in_one_batch_has_the_exact_balance(point: Bench) -> None:
@@ -410,3 +412,40 @@ async def test_a_batch_may_be_as_large_as_the_settings_allow(payment: Bench) -> 
     assert await payment.do(*(forward("payment", f"p-{number}") for number in range(size))) == [DONE] * size
     assert await payment.do(*(failure(f"p-{number}") for number in range(size))) == [DONE] * size
     assert await Payment.filter(state="CANCELLED").count() == size
+
+
+async def test_after_a_lost_race_a_batch_is_done_again_as_a_whole_and_with_care(payment: Bench) -> None:
+    """One attempt is lost, not one for each message; and since where one race was there are more, care stays."""
+    batches: list[tuple[bool, int]] = []
+
+    async def racing(batch: Batch[Message]) -> list[Outcome]:
+        batches.append((batch.careful, len(batch.messages)))
+        if len(batches) == 1:
+            raise db.LostRaceError("somebody was first")
+        return [DONE] * len(batch.messages)
+
+    consumer = Consumer(
+        HandFedSession("payment"), Settings(), payment.unit_of_work, payment.relay,
+        reading_messages(Settings()), racing, payment.observers,
+    )  # fmt: skip
+    inbox = HandFedInbox("payment.commands")
+    for number in range(5):
+        inbox.deliver("payment.pay", bodies.command(f"p-{number}"))
+    await consumer._work(inbox, inbox.take(3))
+    await consumer._work(inbox, inbox.take(2))
+    assert batches == [(False, 3), (True, 3), (True, 2)]
+    consumer._careful_until = time.monotonic()
+    inbox.deliver("payment.pay", bodies.command("p-9"))
+    await consumer._work(inbox, inbox.take(1))
+    assert batches[3:] == [(False, 1)], "in the long run nobody is careful for nothing"
+
+
+async def test_a_repeated_command_that_would_be_refused_by_now_is_answered_as_it_was(payment: Bench) -> None:
+    """Its deadline is over, but it was paid in time: it is looked for, and not taken for new and refused."""
+    soon = datetime.now(UTC) + timedelta(milliseconds=200)
+    pay = forward("payment", expires_at=soon.isoformat())
+    assert await payment.do(pay) == [DONE]
+    await eventually(lambda: datetime.now(UTC) > soon)
+    await payment.events()
+    assert await payment.do(pay) == [DONE]
+    assert await payment.said() == ["payment.paid"]

@@ -27,10 +27,11 @@ from common.outbox import Outbox, OutboxRow, Relay
 from common.recovery import DONE
 from common.rows import Writes
 from common.unit_of_work import UnitOfWork
+from common.vendors import sqlite
 from payment_svc.models import Payment
 from point_svc.models import Wallet
 from tests.support.bench import SERVICES, Bench, Databases, bench, forward, hold, top_up
-from tests.support.databases import Postgres, Wire, wire
+from tests.support.databases import VENDOR, Server, Wire, ask, empty, wire
 from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +133,7 @@ def test_an_error_that_wraps_another_means_what_that_one_means() -> None:
         assert db.classify(cause) is fault
 
 
-# --- PostgreSQL only
+# --- servers only
 
 
 @pytest.mark.postgres_only
@@ -173,10 +174,10 @@ async def test_what_the_orm_wrote_in_a_unit_that_fails_is_undone(write: Callable
     assert await Payment.all().count() == 1
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 @pytest.mark.usefixtures("payment")
 async def test_a_deadlock_is_a_lost_race() -> None:
-    """PostgreSQL undoes one of the two; that one simply does it again."""
+    """The server undoes one of the two; that one simply does it again."""
     await inserted([payment_row(), payment_row(payment_id="p-2")])
     both = asyncio.Barrier(2)
     faults: list[Fault] = []
@@ -204,24 +205,25 @@ async def test_a_serialization_failure_is_a_lost_race(payment: Bench) -> None:
         connection = connections.get("default")
         await connection.execute_query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await Payment.get(payment_id="p-1")
-        other = await asyncpg.connect(payment.url)
-        await other.execute("UPDATE payment SET amount = 31")
-        await other.close()
+        await ask(payment.url, "UPDATE payment SET amount = 31")
         await Payment.filter(payment_id="p-1").update(amount=32)
 
     assert await fault_of(strict) is Fault.RACE
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 async def test_a_connection_that_is_killed_is_a_database_that_is_away(payment: Bench) -> None:
     """An operator's restart in the middle of a transaction is nobody's failed attempt."""
 
     async def killed() -> None:
         await payment_row().save()
-        pid = (await connections.get("default").execute_query_dict("SELECT pg_backend_pid() AS pid"))[0]["pid"]
-        other = await asyncpg.connect(payment.url)
-        await other.execute("SELECT pg_terminate_backend($1)", pid)
-        await other.close()
+        connection = connections.get("default")
+        mine, kill = {
+            "postgres": ("pg_backend_pid()", "SELECT pg_terminate_backend({})"),
+            "mysql": ("connection_id()", "KILL {}"),
+        }[connection.capabilities.dialect]
+        (row,) = await connection.execute_query_dict(f"SELECT {mine} AS id")
+        await ask(payment.url, kill.format(row["id"]))
         await Payment.all().count()
 
     assert await fault_of(killed) is Fault.AWAY
@@ -229,17 +231,15 @@ async def test_a_connection_that_is_killed_is_a_database_that_is_away(payment: B
 
 
 @pytest.fixture
-async def wired(server: Postgres, prepared: dict[str, str]) -> AsyncIterator[tuple[Wire, str]]:
+async def wired(server: Server, prepared: dict[str, str]) -> AsyncIterator[tuple[Wire, str]]:
     """A way to the payment service's database that can be cut, and the URL that leads over it."""
-    connection = await asyncpg.connect(prepared["payment"])
-    await connection.execute("TRUNCATE payment, saga_step, command_record, outbox")
-    await connection.close()
+    await empty(prepared["payment"])
     name = prepared["payment"].rpartition("/")[2]
     async with wire(server) as way:
         yield way, server.named(name, port=way.port)
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 async def test_work_waits_while_the_database_is_away_and_is_done_once_when_it_is_back(
     wired: tuple[Wire, str],
 ) -> None:
@@ -259,7 +259,7 @@ async def test_work_waits_while_the_database_is_away_and_is_done_once_when_it_is
         assert sorted(await payment.said()) == ["payment.paid", "payment.paid"]
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 async def test_a_connection_lost_in_the_middle_of_a_batch_undoes_the_batch_and_does_it_again(
     wired: tuple[Wire, str],
 ) -> None:
@@ -285,7 +285,7 @@ async def test_a_connection_lost_in_the_middle_of_a_batch_undoes_the_batch_and_d
         assert await payment.said() == ["payment.paid"]
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 async def test_a_service_that_is_to_stop_does_not_wait_for_its_database(wired: tuple[Wire, str]) -> None:
     """SIGTERM must be heard while the database is away; what was in hand is delivered again."""
     way, url = wired
@@ -302,16 +302,16 @@ async def test_a_service_that_is_to_stop_does_not_wait_for_its_database(wired: t
         await way.mend()
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 @pytest.mark.parametrize("what", ["nobody listens", "no such database", "no such host", "no such user"])
-async def test_a_database_that_cannot_be_opened_is_away(server: Postgres, what: str) -> None:
+async def test_a_database_that_cannot_be_opened_is_away(server: Server, what: str) -> None:
     """The service waits with its messages in the broker until a person has mended it."""
     way = Wire("127.0.0.1", 1)
     url = {
-        "nobody listens": server.named("postgres", port=way.port),
+        "nobody listens": server.named("anything", port=way.port),
         "no such database": server.named("nowhere"),
-        "no such host": "postgres://u:p@no-such-host.invalid:5432/x",
-        "no such user": f"postgres://nobody:wrong@{server.url.rpartition('@')[2]}",
+        "no such host": f"{VENDOR}://u:p@no-such-host.invalid:5432/x",
+        "no such user": f"{VENDOR}://nobody:wrong@{server.url.rpartition('@')[2]}x",
     }[what]
     service = SERVICES["payment"]
     with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's own
@@ -320,7 +320,7 @@ async def test_a_database_that_cannot_be_opened_is_away(server: Postgres, what: 
     assert db.classify(caught.value) is Fault.AWAY
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 async def test_waiting_for_a_database_that_is_not_there_yet_opens_it_when_it_comes(
     wired: tuple[Wire, str],
 ) -> None:
@@ -347,7 +347,7 @@ async def test_waiting_for_a_database_that_is_not_there_yet_opens_it_when_it_com
 @contextlib.contextmanager
 def another_connection(bench: Bench) -> Iterator[subprocess.Popen[str]]:
     """Another program that holds the file's only write lock."""
-    path = db.sqlite_path(bench.url)
+    path = sqlite.path_of(bench.url)
     code = f"import sqlite3, sys; c = sqlite3.connect({str(path)!r}, isolation_level=None)\n"
     code += "c.execute('BEGIN IMMEDIATE'); print('locked', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as other:
@@ -463,11 +463,9 @@ async def test_a_new_database_is_made_with_its_folder_and_tables(tmp_path: Path,
         assert await service.holds()
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 @pytest.mark.parametrize("name", saga.SERVICES)
-def test_replicas_that_open_a_new_database_at_once_migrate_it_once(
-    server: Postgres, prefix: str, name: str
-) -> None:
+def test_replicas_that_open_a_new_database_at_once_migrate_it_once(server: Server, prefix: str, name: str) -> None:
     """`docker compose up --scale` starts them within the same moment."""
     url = server.create(f"{prefix}new")
     service = SERVICES[name]

@@ -28,7 +28,7 @@ from notify_svc.models import Notice
 from payment_svc.models import Payment
 from tests.support import bodies
 from tests.support.bench import SERVICES, Bench, Databases, Opens, bench, failure, forward
-from tests.support.databases import Postgres, Wire
+from tests.support.databases import VENDOR, Server, Wire, ask, empty
 from tests.support.eventually import eventually
 from tests.support.hand_fed import HandFedInbox
 
@@ -40,7 +40,7 @@ OVER_LIMIT = 1_000_000_000
 
 
 class TappedWire(Wire):
-    """A wire to PostgreSQL that listens: it breaks at a word of the client's, or falls silent."""
+    """A wire to a server that listens: it breaks at a word of the client's, or falls silent."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
@@ -71,13 +71,11 @@ class TappedWire(Wire):
 
 
 @pytest.fixture
-async def tapped(server: Postgres, prepared: dict[str, str]) -> AsyncIterator[tuple[TappedWire, str]]:
+async def tapped(server: Server, prepared: dict[str, str]) -> AsyncIterator[tuple[TappedWire, str]]:
     """A way to the payment service's database that listens, and the URL that leads over it."""
-    connection = await asyncpg.connect(prepared["payment"])
-    await connection.execute("TRUNCATE payment, saga_step, command_record, outbox")
-    await connection.close()
+    await empty(prepared["payment"])
     parts = urlsplit(server.url)
-    way = TappedWire(parts.hostname or "127.0.0.1", parts.port or 5432)
+    way = TappedWire(parts.hostname or "127.0.0.1", parts.port or 0)
     await way.mend()
     try:
         yield way, server.named(prepared["payment"].rpartition("/")[2], port=way.port)
@@ -100,16 +98,21 @@ def pays(count: int, **changes: object) -> HandFedInbox:
     return inbox
 
 
-@pytest.mark.postgres_only
-@pytest.mark.parametrize(
-    "word",
-    [pytest.param(b'"payment_id":"p-2"', id="before"), pytest.param(b"SELECT 1\x00", id="after")],
-)
+#: What a client says before it writes, and at the end of it.
+_WORDS = {
+    "postgres": {"before": b'"payment_id":"p-2"', "after": b"SELECT 1\x00"},
+    "mariadb": {"before": b"INSERT INTO `payment`", "after": b"COMMIT"},
+}
+
+
+@pytest.mark.server_only
+@pytest.mark.parametrize("moment", ["before", "after"])
 async def test_a_connection_lost_while_it_writes_leaves_no_dead_unit(
-    tapped: tuple[TappedWire, str], word: bytes
+    tapped: tuple[TappedWire, str], moment: str
 ) -> None:
     """Nobody knows whether it was written; it is done again, and the task must not stay in what is over."""
     way, url = tapped
+    word = _WORDS[VENDOR][moment]
     async with bench("payment", url) as payment:
         assert await payment.do(forward("payment")) == [DONE]
         way.breaks_at = word
@@ -121,7 +124,7 @@ async def test_a_connection_lost_while_it_writes_leaves_no_dead_unit(
         assert payment.life.health.database == "ok"
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 @pytest.mark.usefixtures("impatient")
 async def test_a_database_that_falls_silent_is_noticed_and_costs_no_attempt(
     tapped: tuple[TappedWire, str],
@@ -165,13 +168,15 @@ async def test_a_statement_that_took_too_long_is_cancelled_and_its_connection_th
             await eventually(lambda: _is_not(is_running), seconds=20)
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 @pytest.mark.usefixtures("payment")
 async def test_a_chore_that_is_cancelled_in_the_middle_of_a_statement_ends() -> None:
     """A lost broker ends a session and its chores: one that took its own end for an outage went on for ever."""
 
     async def asleep() -> None:
-        await connections.get("default").execute_query_dict("SELECT pg_sleep(99)")
+        sleep = {"postgres": "SELECT pg_sleep(99)", "mysql": "SELECT SLEEP(99)"}
+        connection = connections.get("default")
+        await connection.execute_query_dict(sleep[connection.capabilities.dialect])
 
     for _ in range(20):
         sleeping = asyncio.create_task(life.patiently(Life("payment"), asleep))
@@ -194,31 +199,46 @@ def test_a_statement_has_a_limit_unless_the_url_sets_another() -> None:
         connection = db.configuration(url, service.modules, service.migrations)["connections"]["default"]
         return str(connection["credentials"]["command_timeout"])
 
-    assert limit("postgres://u:p@host/name") == "30"
-    assert limit("postgres://u:p@host/name?command_timeout=1") == "1"
+    for vendor in ("postgres", "mariadb"):
+        assert limit(f"{vendor}://u:p@host/name") == "30"
+        assert limit(f"{vendor}://u:p@host/name?command_timeout=1") == "1"
 
 
 # --- work that breaks its own connection
 
 
-@pytest.mark.postgres_only
+_BREAK = (
+    "CREATE FUNCTION break_it() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$"
+)
+_BREAKS = "CREATE TRIGGER break_it BEFORE INSERT ON payment FOR EACH ROW "
+#: How a row is made that kills the connection which writes it, and how that is taken back.
+_BREAKING = {
+    "postgres": (
+        [_BREAK, f"{_BREAKS}WHEN (NEW.payment_id = 'p-3') EXECUTE FUNCTION break_it()"],
+        ["DROP FUNCTION break_it CASCADE"],
+    ),
+    "mariadb": (
+        [f"{_BREAKS}IF NEW.payment_id = 'p-3' THEN KILL CONNECTION_ID(); END IF"],
+        ["DROP TRIGGER break_it"],
+    ),
+}
+
+
+@pytest.mark.server_only
 @pytest.mark.usefixtures("impatient")
 async def test_work_that_breaks_its_own_connection_is_found_out_and_its_neighbours_are_done(
     payment: Bench,
 ) -> None:
     """It looks like an outage, to every batch it is in: waited for, it would stop the service for ever."""
-    await connections.get("default").execute_script(
-        "CREATE FUNCTION break_it() RETURNS trigger AS $$"
-        " BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$ LANGUAGE plpgsql;"
-        "CREATE TRIGGER break_it BEFORE INSERT ON payment"
-        " FOR EACH ROW WHEN (NEW.payment_id = 'p-3') EXECUTE FUNCTION break_it()"
-    )
+    make, drop = _BREAKING[VENDOR]
+    await ask(payment.url, *make)
     try:
         inbox = pays(8)
         async with asyncio.timeout(60):
             session = await payment.consume(inbox)
     finally:
-        await connections.get("default").execute_script("DROP FUNCTION break_it CASCADE")
+        await ask(payment.url, *drop)
     assert session.told() == [("payment.retry.1s", "error")]
     (copy,) = session.copies
     assert "StillThereError" in str(copy.headers["x-detail"])
@@ -260,7 +280,7 @@ async def test_work_that_looks_like_an_outage_while_the_database_answers_is_trie
     assert {row.payment_id for row in await Payment.all()} == {"p-0", "p-2"}
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 @pytest.mark.usefixtures("impatient")
 async def test_a_real_outage_burns_no_attempt_however_long_it_lasts(
     tapped: tuple[TappedWire, str], monkeypatch: pytest.MonkeyPatch

@@ -194,7 +194,7 @@ async def test_the_sender_works_until_the_service_stops_whatever_happens(
         await running
 
 
-@pytest.mark.postgres_only
+@pytest.mark.server_only
 async def test_a_sender_takes_what_another_has_not_in_hand_and_waits_for_nobody(notify: Bench) -> None:
     """Two replicas look at the same moment: the second must neither wait for the first nor send the same."""
     await notify.do(*(forward("notify", f"p-{number}") for number in range(sender._AT_ONCE + 50)))
