@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from ops import VERSION
 from ops.acting import commands as acting
+from ops.acting import payments
 from ops.audit import commands as auditing
 from ops.board import commands as board
 from ops.doctor import commands as doctor
@@ -93,8 +94,8 @@ _ACT: dict[str, Callable[..., Any]] = {
     "hold": acting.hold,
     "top-up": acting.top_up,
     "enter": acting.enter,
-    "outcome": acting.outcome,
-    "abort": acting.abort,
+    "outcome": payments.outcome,
+    "abort": payments.abort,
 }
 for _name, _function in _LOOK.items():
     app.command(_name, help=_help(_function), rich_help_panel="Look")(_function)

@@ -12,7 +12,7 @@ import aiormq
 from aio_pika.abc import AbstractConnection
 from yarl import URL
 
-from common import wire
+from common import tls, wire
 from ops import where
 from ops.output import CannotLookError
 
@@ -64,6 +64,8 @@ async def _connect(url: str) -> AbstractConnection:
             "and may the user enter? RABBITMQ_URL names it, quoted, after the last slash"
         ) from error
     except (*LOST, OSError) as error:
+        if reason := tls.why(error, url):
+            raise CannotLookError(f"No encrypted connection to {_place(url)}: {reason}") from error
         raise CannotLookError(
             f"No broker answers at {_place(url)}: is it running? `make up` starts one; "
             f"RABBITMQ_URL names another ({type(error).__name__})"

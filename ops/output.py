@@ -45,6 +45,15 @@ def printable(text: object, *, limit: int = 2_000) -> str:
     return _UNPRINTABLE.sub("?", cut)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """So many of something, in words that fit.
+
+    >>> counted(1, "seat"), counted(2_000, "seat"), counted(0, "entry", "entries")
+    ('1 seat', '2,000 seats', '0 entries')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def on_terminal() -> bool:
     """Whether a person reads standard output."""
     return sys.stdout.isatty()
@@ -75,8 +84,8 @@ def warn(text: str) -> None:
 def tell_json(value: object) -> None:
     """One JSON document on standard output; times are written as RFC 3339, named values by their value."""
     told = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
-    # A lone surrogate cannot be written in UTF-8, but can be escaped.
-    print(re.sub(r"[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", told))
+    # What steers a terminal, and what cannot be written in UTF-8, can be escaped; line breaks are JSON's own.
+    print(_UNPRINTABLE.sub(lambda it: it[0] if it[0] == "\n" else f"\\u{ord(it[0]):04x}", told))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
 from common import saga
+from ops.output import CannotLookError
 
 #: Where `make up` keeps what it started.
 HOME = Path(__file__).resolve().parents[1] / "var"
@@ -64,6 +65,20 @@ def database_urls(environment: Mapping[str, str] = os.environ, home: Path | None
     }
 
 
+def databases_of_the_broker(
+    environment: Mapping[str, str] = os.environ, home: Path | None = None
+) -> dict[str, str]:
+    """The databases that surely belong to the broker; CannotLookError if that is not sure.
+
+    Who names a broker, and no databases, may mean one far away; what `make up` left here knows nothing of it, and
+    may know a saga of the same name.
+    """
+    named = [environment.get(f"DATABASE_URL_{service.upper()}") for service in saga.SERVICES]
+    if environment.get("RABBITMQ_URL") and not all(named):
+        raise CannotLookError("RABBITMQ_URL names the broker, but no DATABASE_URL_<SERVICE> the databases with it")
+    return database_urls(environment, home)
+
+
 def postgres_address(url: str, program: str) -> tuple[str, dict[str, Any]]:
     """A service's PostgreSQL URL as asyncpg takes it, without the options that only Tortoise knows.
 
@@ -102,7 +117,10 @@ def login_name() -> str:
 def _find(environment: Mapping[str, str], home: Path) -> _Found:
     told = environment.get("RABBITMQ_URL")
     if told:
-        return _Found(told, _usual_management(told))
+        # Any node of a cluster will do, if it is there.
+        nodes = told.replace(",amqp", " amqp").split()
+        node = next(filter(_answers, nodes), nodes[0]) if len(nodes) > 1 else told
+        return _Found(node, _usual_management(node))
     # A private node and a container may both have been used here; the one that answers is meant.
     candidates = [found for read in (_private, _container) if (found := read(home))]
     answering = [found for found in candidates if _answers(found.amqp_url)]
@@ -151,7 +169,8 @@ def _read(file: Path) -> dict[str, Any]:
 def _answers(amqp_url: str) -> bool:
     address = urlsplit(amqp_url)
     try:
-        with socket.create_connection((address.hostname or "", address.port or 0), timeout=1):
+        port = address.port or _USUAL[address.scheme][0]
+        with socket.create_connection((address.hostname or "", port), timeout=1):
             return True
-    except OSError:
+    except (OSError, KeyError, ValueError):
         return False

@@ -25,7 +25,7 @@ from ops.acting.line import Heard, Line, open_line
 from ops.acting.past import Past, past_of
 from ops.acting.telling import sentence
 from ops.audit.reading import open_books
-from ops.output import CannotLookError, waiting, warn
+from ops.output import CannotLookError, waiting
 from ops.story.reading import records
 
 #: How far the clocks of this machine and of the services may differ.
@@ -86,10 +86,11 @@ async def _find(order: Order, past: Past | None) -> _Found:
 
 
 async def _ask_databases(saga_id: str) -> _Found:
-    async with open_books(where.database_urls()) as books:
+    async with open_books(where.databases_of_the_broker()) as books:
         known = await books.pick([saga_id])
         states = {service: known[0].state(service) if known else None for service in saga.SERVICES}
-        holder = letter.holder_by_rows(saga_id, states)
+        payment = known[0].payment if known else None
+        holder = letter.holder_by_rows(saga_id, states, payment.state if payment else None)
         if holder.service in {None, saga.FIRST.service}:
             return _Found(holder)
         step = saga.step_of(str(holder.service))
@@ -113,22 +114,37 @@ async def _send(order: Order, holder: Holder, act: Act, body: bytes) -> Aborted:
     outcome = Outcome(order.saga_id)
     async with open_line() as line:
         await line.listen(told_by(saga.FIRST.on))
+        recorded = await _record(line, act, unrecorded=order.unrecorded)
         try:
-            key = topology.history_key(history.OPERATOR)
-            await line.publish(topology.RECOVERY, key, act.record(), about=order.saga_id)
+            await line.publish(
+                topology.RECOVERY,
+                topology.abort_key(act.service),
+                body,
+                about=order.saga_id,
+                headers=act.headers(),
+            )
         except CannotLookError:
-            warn("The history is not there to keep who did this, and why: do all services run with HISTORY=false?")
-        await line.publish(
-            topology.RECOVERY,
-            topology.dead_queue(act.service),
-            body,
-            about=order.saga_id,
-            headers=act.headers(),
-            in_the_name_of=order.in_the_name_of,
-        )
+            if recorded:
+                await _record(line, act, unrecorded=True, in_vain=True)
+            raise
         with waiting(f"{order.saga_id}: a dead letter for {act.service}"):
             became = await _wait(line, outcome, act, order.seconds)
     return _conclude(order, holder, outcome, became)
+
+
+async def _record(line: Line, act: Act, *, unrecorded: bool, in_vain: bool = False) -> bool:
+    """Tell the history of an act; whether it confirms. Raises CannotLookError unless it may stay `unrecorded`."""
+    key = topology.history_key(history.OPERATOR)
+    try:
+        await line.publish(topology.RECOVERY, key, act.record(in_vain=in_vain), about=act.saga_id)
+    except CannotLookError as error:
+        if unrecorded:
+            return False
+        raise CannotLookError(
+            f"The history does not keep who does this, and why, so it is not done ({error}). --unrecorded does it "
+            "all the same"
+        ) from error
+    return True
 
 
 async def _wait(line: Line, outcome: Outcome, act: Act, seconds: float) -> Entry | None:
@@ -184,7 +200,7 @@ def _conclude(order: Order, holder: Holder, outcome: Outcome, unmoved: Entry | N
     if unmoved.became == Became.PARKED:
         why = (
             f"{service} did not take the letter ({unmoved.reason}: {unmoved.detail}); it is parked now. A service "
-            "believes only its own broker user: name it with --as"
+            "lets an operator end a saga, and no other service: log in as one with RABBITMQ_URL"
         )
         return Aborted(order, holder, Fate.NOT_BELIEVED, why, outcome)
     why = f"{service} had acted before the letter came, so nothing happened; the baton went on. Try again"

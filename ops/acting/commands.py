@@ -1,32 +1,15 @@
-"""`saga pay`, `hold`, `top-up`, `enter`, `outcome` and `abort`: their options, and which code they leave with."""
+"""`saga pay`, `hold`, `top-up` and `enter`: a command each, sent and, if wished, waited for."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from common import saga
-from ops.acting.options import (
-    SECONDS,
-    TIME,
-    Fields,
-    Json,
-    MaybeAmount,
-    MaybeExpiry,
-    MaybeReservation,
-    MaybeToken,
-    MaybeUser,
-    PaymentId,
-    Since,
-    Timeout,
-    User,
-    Wait,
-)
-from ops.output import CannotLookError, Exit
+from ops.acting.options import SECONDS, TIME, Fields, Json, Timeout, User, Wait
+from ops.output import Exit
 
 _HOLD, _TOP_UP, _ENTER = (command.on for command in saga.COMMANDS)
 
@@ -71,7 +54,7 @@ def pay(
         "amount": amount,
         "expires_at": moment(expires_at),
     }
-    return _send(saga.FIRST.on, fields, timeout if wait else None, as_json=as_json)
+    return send(saga.FIRST.on, fields, timeout if wait else None, as_json=as_json)
 
 
 def hold(
@@ -105,7 +88,7 @@ def hold(
         "price": price,
         "held_until": moment(held_until),
     }
-    return _send(_HOLD, fields, timeout if wait else None, as_json=as_json)
+    return send(_HOLD, fields, timeout if wait else None, as_json=as_json)
 
 
 def top_up(
@@ -134,7 +117,7 @@ def top_up(
         "user_id": user,
         "amount": amount,
     }
-    return _send(_TOP_UP, fields, timeout if wait else None, as_json=as_json)
+    return send(_TOP_UP, fields, timeout if wait else None, as_json=as_json)
 
 
 def enter(
@@ -158,135 +141,11 @@ def enter(
     from ops.acting.command import new_id  # noqa: PLC0415 - see pay
 
     fields: Fields = {"token": token if token is not None else new_id("t"), "user_id": user}
-    return _send(_ENTER, fields, timeout if wait else None, as_json=as_json)
+    return send(_ENTER, fields, timeout if wait else None, as_json=as_json)
 
 
-def outcome(
-    payment_id: PaymentId,
-    *,
-    user: MaybeUser = None,
-    reservation: MaybeReservation = None,
-    token: MaybeToken = None,
-    amount: MaybeAmount = None,
-    expires_at: MaybeExpiry = None,
-    since: Since = None,
-    timeout: Timeout = SECONDS,
-    as_json: Json = False,
-) -> Exit:
-    """Ask what became of a payment.
-
-    With the payment's fields, exactly as they were sent, the services are asked: the command is sent once more,
-    and by the rule of repetition they say again what they said; what got lost on the way is healed by that. An id
-    that was never used would be used by it. Without the fields the history is read, which nobody guarantees;
-    where it tells nothing, the databases are asked, if they can be.
-
-    Exit code: 0 completed; 1 refused, undone, under way or unknown; 2 could not look.
-
-    Example: saga outcome p-1 --user u-1 --reservation r-1 --token t-1 --amount 300
-    """
-    from ops.acting import books, past, telling  # noqa: PLC0415 - see pay
-
-    fields = _payment(payment_id, user, reservation, token, amount, expires_at)
-    if fields is not None:
-        return _send(saga.FIRST.on, fields, timeout, as_json=as_json)
-    known = asyncio.run(past.past_of(payment_id, since=_since(since)))
-    if known.standing() is None:
-        with contextlib.suppress(CannotLookError):
-            if found := asyncio.run(books.booked(payment_id)):
-                return telling.tell_booked(found, as_json=as_json)
-    return telling.tell_past(known, as_json=as_json)
-
-
-def abort(
-    payment_id: PaymentId,
-    *,
-    why: Annotated[str, typer.Option(help="Why; it is kept in the history.", show_default=False)],
-    by: Annotated[str | None, typer.Option(help="Who does it; by default the login name.")] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do it; without this, only tell what would happen.")
-    ] = False,
-    service: Annotated[
-        str | None, typer.Option("--service", "-s", help="Who holds the baton, where nobody can be asked.")
-    ] = None,
-    user: MaybeUser = None,
-    reservation: MaybeReservation = None,
-    token: MaybeToken = None,
-    amount: MaybeAmount = None,
-    expires_at: MaybeExpiry = None,
-    as_user: Annotated[
-        str | None,
-        typer.Option("--as", metavar="USER", help="The service's broker user, if it is not that of RABBITMQ_URL."),
-    ] = None,
-    since: Since = None,
-    timeout: Timeout = SECONDS,
-    as_json: Json = False,
-) -> Exit:
-    """End a payment before its pivot.
-
-    Without --yes, only what would happen is told. The service that holds the baton is given a dead letter: it
-    fails the saga, and all that was done before is undone. If it has done its part meanwhile, it does nothing. Who
-    holds the baton, and which message it waits for, is read in the databases; without them in the history, and
-    then the payment's fields have to be given.
-
-    Exit code: 0 aborted, or --yes is missing; 1 not aborted, because it is past its pivot, over already, or
-    nobody answered; 2 could not look.
-
-    Example: saga abort p-1 --why "the point service cannot be mended today" --yes
-    """
-    from ops import where  # noqa: PLC0415 - see pay
-    from ops.acting import abort as aborting  # noqa: PLC0415 - see pay
-    from ops.acting import fate  # noqa: PLC0415 - see pay
-    from ops.acting.command import SlipError  # noqa: PLC0415 - see pay
-
-    if not why.strip():
-        raise typer.BadParameter("say why with --why")
-    order = fate.Order(
-        saga_id=payment_id,
-        by=by or where.login_name(),
-        why=why,
-        service=service,
-        fields=_payment(payment_id, user, reservation, token, amount, expires_at),
-        really=yes,
-        seconds=timeout,
-        in_the_name_of=as_user,
-        since=_since(since),
-    )
-    try:
-        return fate.tell(asyncio.run(aborting.abort(order)), as_json=as_json)
-    except SlipError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _payment(
-    payment_id: str,
-    user: str | None,
-    reservation: str | None,
-    token: str | None,
-    amount: int | None,
-    expires_at: str | None,
-) -> Fields | None:
-    """The fields of a payment; None if none was given."""
-    from ops.acting.command import moment  # noqa: PLC0415 - see pay
-
-    fields: Fields = {"user_id": user, "reservation_id": reservation, "token": token, "amount": amount}
-    if all(value is None for value in (*fields.values(), expires_at)):
-        return None
-    if any(value is None for value in fields.values()):
-        raise typer.BadParameter("--user, --reservation, --token and --amount are given together, or not at all")
-    return {"payment_id": payment_id} | fields | {"expires_at": moment(expires_at)}
-
-
-def _since(text: str | None) -> datetime | None:
-    """A moment that is given as RFC 3339, or as how long ago."""
-    from ops.acting.command import ago  # noqa: PLC0415 - see pay
-
-    try:
-        return None if text is None else ago(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _send(type_: str, fields: Fields, seconds: float | None, *, as_json: bool) -> Exit:
+def send(type_: str, fields: Fields, seconds: float | None, *, as_json: bool) -> Exit:
+    """Send a command with these fields, and wait for its outcome for so long; None: not at all."""
     from ops.acting import asking, command, telling  # noqa: PLC0415 - see pay
 
     try:

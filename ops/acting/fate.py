@@ -26,7 +26,7 @@ class Order:
     fields: Mapping[str, str | int | None] | None
     really: bool
     seconds: float
-    in_the_name_of: str | None = None
+    unrecorded: bool = False
     since: datetime | None = None
 
 

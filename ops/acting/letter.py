@@ -22,6 +22,8 @@ ABORTED = saga.ABORTED
 _DETAIL = "an operator stopped it"
 #: The act, as the history tells it.
 ACT = "abort"
+#: What it tells of one that was put on record and then did not happen.
+IN_VAIN = "not aborted"
 
 #: Who tells.
 DATABASES = "the databases"
@@ -55,11 +57,16 @@ def unheard_by(saga_id: str, told_by: str) -> Holder:
     return Holder(None, why, told_by, unheard=True)
 
 
-def holder_by_rows(saga_id: str, states: Mapping[str, str | None]) -> Holder:
-    """Who holds the baton by what the five services have written down."""
+def holder_by_rows(saga_id: str, states: Mapping[str, str | None], payment: str | None = None) -> Holder:
+    """Who holds the baton by what the five services have written down; `payment`: that of the payment itself.
+
+    Rows of sagas are forgotten one day, payments are not.
+    """
     told_by = DATABASES
-    if states[saga.PIVOT.service] == "done":
+    if states[saga.PIVOT.service] == "done" or "settled" in states.values() or payment == "COMPLETED":
         return Holder(None, _past_the_pivot(saga_id), told_by)
+    if payment == "CANCELLED" and not any(states.values()):
+        return Holder(None, _over(saga_id, None, ""), told_by)
     over = [service for service in saga.SERVICES if states[service] in _OVER]
     if over:
         failed = next((service for service in over if states[service] == "failed"), None)
@@ -161,11 +168,11 @@ class Act:
             recovery.FAILED_IN: OPERATOR,
         }
 
-    def record(self) -> bytes:
-        """What the history is told, whatever comes of it."""
+    def record(self, *, in_vain: bool = False) -> bytes:
+        """What the history is told before the letter is sent; `in_vain`: once it could not be sent."""
         entry = Entry(
             saga=self.saga_id,
-            type=ACT,
+            type=IN_VAIN if in_vain else ACT,
             reason=ABORTED,
             detail=f"a dead letter for {self.service}",
             trace=self.trace,

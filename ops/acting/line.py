@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aio_pika
+import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 
 from common import messages, topology
@@ -52,13 +53,8 @@ class Line:
         *,
         about: str,
         headers: Mapping[str, str | int] | None = None,
-        in_the_name_of: str | None = None,
     ) -> None:
-        """Publish one message, as another broker user if so wished.
-
-        Raises CannotLookError unless the broker takes it and has a queue for it.
-        """
-        user = in_the_name_of or self.user
+        """Publish one message; raises CannotLookError unless the broker takes it and has a queue for it."""
         message = aio_pika.Message(
             body,
             content_type="application/json",
@@ -66,9 +62,12 @@ class Line:
             message_id=uuid.uuid4().hex,
             correlation_id=about,
             app_id="saga",
-            user_id=user,
+            user_id=self.user,
             headers=dict(headers or {}),
         )
+        if self._publishing.is_closed:
+            # A refusal takes its channel with it.
+            self._publishing = await _publishing(self._connection)
         target = await self._publishing.get_exchange(exchange, ensure=False)
         try:
             async with asyncio.timeout(_SECONDS_TO_CONFIRM):
@@ -87,10 +86,9 @@ class Line:
                 f"Nothing was sent: this broker has no exchange {exchange}. The services declare it when they "
                 f"start; is this the right broker and virtual host?"
             ) from error
-        except aio_pika.exceptions.ChannelPreconditionFailed as error:
+        except aiormq.exceptions.ChannelAccessRefused as error:
             raise CannotLookError(
-                f"Nothing was sent: this login ({self.user}) may not publish in the name of {user}. Log in as "
-                f"{user}, or give {self.user} the tag `impersonator`"
+                f"Nothing was sent: this login ({self.user}) may not publish {key} to {exchange}"
             ) from error
         except TimeoutError as error:
             raise CannotLookError(
@@ -153,5 +151,8 @@ async def open_line(url: str | None = None) -> AsyncIterator[Line]:
     """Connect to the broker; raises CannotLookError where there is none, or when it goes away meanwhile."""
     address = url or where.broker_url()
     async with connected(address) as connection:
-        publishing = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        yield Line(connection, publishing, user_of(address))
+        yield Line(connection, await _publishing(connection), user_of(address))
+
+
+async def _publishing(connection: AbstractConnection) -> AbstractChannel:
+    return await connection.channel(publisher_confirms=True, on_return_raises=True)

@@ -11,8 +11,9 @@ from common.recovery import Deed
 from common.telemetry import valid_traceparent
 from ops.output import waiting
 from ops.story.fold import Stories, fold
-from ops.story.reading import records
-from ops.story.standing import Standing, judge
+from ops.story.judging import judge
+from ops.story.searching import search
+from ops.story.standing import Standing
 
 
 @dataclass(slots=True)
@@ -60,8 +61,9 @@ async def past_of(saga_id: str, *, since: datetime | None = None) -> Past:
     """Read the history for one saga; raises CannotLookError where there is none."""
     past = Past(saga_id)
     with waiting("reading the history") as show:
-        async for record in records(
-            since=since, about=saga_id, progress=lambda count: show(f"reading the history: {count:,} messages")
-        ):
-            past.learn(record)
+        found = await search(
+            saga_id, since=since, progress=lambda count: show(f"reading the history: {count:,} messages")
+        )
+    for record in found.records:
+        past.learn(record)
     return past

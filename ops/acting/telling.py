@@ -19,8 +19,8 @@ def content(body: Body) -> dict[str, Any]:
     return body.model_dump(mode="json", exclude_none=True)
 
 
-def document(asked: Asked) -> dict[str, Any]:
-    """What was sent, and what became of it, for programs."""
+def document(asked: Asked, *, content_from: str = "you") -> dict[str, Any]:
+    """What was sent, and what became of it, for programs. `content_from`: who knew what to send."""
     document: dict[str, Any] = {
         "type": asked.type,
         "id": asked.command.key,
@@ -29,7 +29,8 @@ def document(asked: Asked) -> dict[str, Any]:
         "waited": asked.outcome is not None,
     }
     if asked.outcome is not None:
-        document |= {"seconds": round(asked.seconds, 3)} | told(asked.outcome)
+        document |= {"told_by": "services", "content_from": content_from, "seconds": round(asked.seconds, 3)}
+        document |= told(asked.outcome)
     return document
 
 
@@ -52,26 +53,20 @@ def told(outcome: Outcome) -> dict[str, Any]:
     return document
 
 
-def tell(asked: Asked, *, as_json: bool) -> Exit:
+def tell(asked: Asked, *, as_json: bool, content_from: str = "you") -> Exit:
     """Say what was sent and what became of it; the exit code that goes with it."""
     if as_json:
-        tell_json(document(asked))
+        tell_json(document(asked, content_from=content_from))
         return asked.exit
     if asked.outcome is None:
         say(f"{asked.type} {asked.command.key}: the broker has it")
         if isinstance(asked.command, Pay):
             say(f"Its outcome: {again(asked.command)}")
         return asked.exit
-    if asked.outcome.is_over:
-        say(
-            f"{asked.type} {asked.command.key}: {sentence(asked.outcome)} ({asked.seconds:.2f} s)",
-            style=_STYLE[asked.exit],
-        )
-    else:
-        say(
-            f"{asked.type} {asked.command.key}: within {asked.seconds:.0f} s {sentence(asked.outcome)}",
-            style=_STYLE[asked.exit],
-        )
+    # All of it together, from the command to the last word: not what came last alone.
+    when = f"{asked.seconds:.2f} s in all" if asked.outcome.is_over else f"after {asked.seconds:.0f} s"
+    how = when if content_from == "you" else f"{when}; asked again, with what the {content_from} keep of it"
+    say(f"{asked.type} {asked.command.key}: {sentence(asked.outcome)} ({how})", style=_STYLE[asked.exit])
     return asked.exit
 
 
@@ -82,9 +77,12 @@ def tell_past(past: Past, *, as_json: bool) -> Exit:
     if as_json:
         tell_json(_document(past, standing))
     elif standing is None:
-        say(f"{past.id}: the history tells nothing of it; with the payment's fields, the services are asked")
+        say(
+            f"{past.id}: nobody tells of a payment with this id. With its fields (--user, --reservation, --token, "
+            "--amount) the services are asked, and would do it if they never did"
+        )
     else:
-        say(f"{past.id}: {_in_words(past, standing)}", style=_STYLE[code])
+        say(f"{past.id}: {_in_words(past, standing)} (by the history; nobody was asked again)", style=_STYLE[code])
     return code
 
 
@@ -107,11 +105,13 @@ def tell_booked(found: Booked, *, as_json: bool) -> Exit:
     words: list[str] = [found.phase.value] if found.phase is not Phase.UNDONE else []
     if found.failed_in:
         words.append(f"failed in {found.failed_in}: {found.reason}: {found.detail}")
+    elif found.phase is Phase.UNDONE:
+        words.append("failed so long ago that where and why is forgotten")
     if found.phase is Phase.UNDONE:
         words.append("all that was done before is undone")
     if found.waits_for:
         words.append(f"waits for {', '.join(found.waits_for)}")
-    say(f"{found.id}: {'; '.join(words)} (by the databases; the history tells nothing of it)", style=_STYLE[code])
+    say(f"{found.id}: {'; '.join(words)} (by the databases; nobody was asked again)", style=_STYLE[code])
     return code
 
 

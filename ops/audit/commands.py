@@ -10,13 +10,15 @@ import typer
 
 from common import saga
 from ops import where
-from ops.output import Exit, say, tell_json
+from ops.output import Exit, counted, say, tell_json
 
 if TYPE_CHECKING:
     from ops.audit.report import Report
 
 _LINES = 20
 _STUCK_AFTER = 120.0
+#: As `RETENTION_HOURS` of the services; their settings are not imported here, since `--help` would wait for them.
+_RETENTION = 720.0
 
 
 def _databases(given: list[str]) -> list[str]:
@@ -47,6 +49,12 @@ def audit(
     stuck_after: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How long a saga may stand still.")
     ] = _STUCK_AFTER,
+    retention_hours: Annotated[
+        float,
+        typer.Option(
+            metavar="HOURS", min=0, envvar="RETENTION_HOURS", help="How long the services keep what is over."
+        ),
+    ] = _RETENTION,
     as_json: Annotated[bool, typer.Option("--json", help="The whole report, for programs.")] = False,
 ) -> Exit:
     """Check that the five databases agree on every saga. Reads only; may run beside the services.
@@ -61,6 +69,7 @@ def audit(
             where.database_urls() | given,
             rabbitmq_management=management,
             stuck_after=timedelta(seconds=stuck_after),
+            retention=timedelta(hours=retention_hours),
         )
     )
     if as_json:
@@ -81,21 +90,21 @@ def _tell(report: Report) -> None:
         "in violation": counts.violated,
     }
     told = ", ".join(f"{count:,} {name}" for name, count in endings.items() if count)
-    say(f"{counts.sagas:,} sagas" + (f": {told}" if told else ""))
+    say(counted(counts.sagas, "saga") + (f": {told}" if told else ""))
     say(
-        f"{counts.points:,} points in {counts.wallets:,} wallets; "
-        f"{counts.seats_sold:,} seats sold, {counts.tokens_used:,} tokens used up"
+        f"{counted(counts.points, 'point')} in {counted(counts.wallets, 'wallet')}; "
+        f"{counted(counts.seats_sold, 'seat')} sold, {counted(counts.tokens_used, 'token')} used up"
     )
-    leftovers = {
-        "events to publish": counts.unpublished,
-        "notices to send": counts.notices_pending,
-        "notices parked for a person": counts.notices_parked,
-        "messages in queues": counts.messages_waiting,
-        "messages parked for a person": counts.messages_parked,
-    }
-    for name, count in leftovers.items():
+    leftovers = (
+        (counts.unpublished, "event", "to publish"),
+        (counts.notices_pending, "notice", "to send"),
+        (counts.notices_parked, "notice", "parked for a person"),
+        (counts.messages_waiting, "message", "in queues"),
+        (counts.messages_parked, "message", "parked for a person"),
+    )
+    for count, what, where_to in leftovers:
         if count:
-            say(f"{count:,} {name}", style="yellow")
+            say(f"{counted(count, what)} {where_to}", style="yellow")
     shown = report.under_way[:_LINES]
     for it in shown:
         since = f" since {it.since.isoformat(timespec='seconds')}" if it.since else ""
@@ -108,4 +117,4 @@ def _tell(report: Report) -> None:
     if report.clean:
         say("clean: the five databases agree", style="bold green")
     else:
-        say(f"{len(report.violations):,} violations", style="bold red")
+        say(counted(len(report.violations), "violation"), style="bold red")

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from common import saga, topology
+from common.settings import Settings
 from ops.audit import queues
 from ops.audit.reading import Books, open_books
 from ops.audit.report import Counts, Report, UnderWay, Violation
@@ -26,6 +27,8 @@ from ops.audit.within import RULES
 __all__ = ["STUCK_AFTER", "Counts", "Report", "UnderWay", "Violation", "audit"]
 
 STUCK_AFTER = timedelta(minutes=2)
+#: How long the services keep what is over, where nobody says otherwise.
+RETENTION = timedelta(hours=Settings.model_fields["retention_hours"].default)
 _READINGS_MORE = 2
 _PAUSE = timedelta(seconds=3)
 
@@ -39,14 +42,16 @@ async def audit(
     stuck_after: timedelta = STUCK_AFTER,
     now: datetime | None = None,
     pause: timedelta | None = None,
+    retention: timedelta = RETENTION,
 ) -> Report:
     """Look at the five databases, given by service, and tell what is wrong.
 
     A saga that does not move for longer than `stuck_after` is stuck. `rabbitmq_management` is the management API's
     address, user and password included; a virtual host other than `/` is given as `?vhost=name`. `pause` lies
-    between two readings of what looks wrong; where nothing does, nobody waits. Raises CannotLookError.
+    between two readings of what looks wrong; where nothing does, nobody waits. `retention`: how long the services
+    keep the rows of sagas that are over, as in RETENTION_HOURS. Raises CannotLookError.
     """
-    look = _Look(databases, rabbitmq_management, stuck_after, now)
+    look = _Look(databases, rabbitmq_management, stuck_after, now, retention)
     await look.at_all()
     for _ in range(_READINGS_MORE):
         if look.suspects:
@@ -63,6 +68,7 @@ class _Look:
     management: str | None
     stuck_after: timedelta
     fixed_now: datetime | None
+    retention: timedelta
     suspects: dict[str, list[Finding]] = field(default_factory=dict)
     _violations: list[Violation] = field(default_factory=list)
     _under_way: dict[str, UnderWay] = field(default_factory=dict)
@@ -119,13 +125,13 @@ class _Look:
         )
 
     def _findings(self, it: Saga) -> list[Finding]:
-        findings = contradictions(it)
+        findings = contradictions(it, kept_since=self._kept_since())
         limit = self._now() - self.stuck_after
         for event in it.unpublished:
             if event.staged_at < limit:
                 evidence = f"{event.type} is in {event.service}'s outbox since {event.staged_at.isoformat()}"
                 findings.append(Finding("outbox", evidence))
-        waits = waits_for(it)
+        waits = waits_for(it, kept_since=self._kept_since())
         if waits and not findings and not self._moves(it, waits, limit):
             since = f"; nothing has changed since {it.changed_at.isoformat()}" if it.changed_at else ""
             findings.append(Finding("stuck", f"it waits for {', '.join(waits)}{since}"))
@@ -155,7 +161,7 @@ class _Look:
         """Put down a saga that breaks no rule: how it ended, or that it is under way, as one that `moves` is."""
         if not it.exists:
             return
-        waits = tuple(waits_for(it))
+        waits = tuple(waits_for(it, kept_since=self._kept_since()))
         if moves or waits or it.unpublished:
             self._under_way[it.id] = UnderWay(it.id, waits, it.changed_at)
         else:
@@ -174,12 +180,16 @@ class _Look:
         if self.management is not None:
             self._waiting = await queues.messages(self.management)
 
+    def _kept_since(self) -> datetime:
+        """Sagas that were over before may be forgotten; a tenth less, since clocks differ and rows age apart."""
+        return self._now() - 0.9 * self.retention
+
     def _now(self) -> datetime:
         return self.fixed_now or datetime.now(UTC)
 
 
 def _ending(it: Saga) -> Ending:
-    if it.state(saga.PIVOT.service) == "done":
+    if it.state(saga.PIVOT.service) == "done" or (it.payment and it.payment.state == "COMPLETED"):
         return "completed"
     return "failed" if it.failed_at == [saga.FIRST.service] else "undone"
 

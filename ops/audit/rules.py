@@ -92,9 +92,19 @@ class Saga:
     notice: Notice | None = None
 
     def state(self, service: str) -> str | None:
-        """What became of the saga in a service; None: it has not heard of it."""
+        """What became of the saga in a service; None: it has not heard of it. What is settled was done."""
         step = self.steps.get(service)
-        return step.state if step else None
+        return ("done" if step.state == "settled" else step.state) if step else None
+
+    @property
+    def settled(self) -> list[str]:
+        """The services that were told that the whole saga is complete."""
+        return [service for service, step in self.steps.items() if step.state == "settled"]
+
+    def may_be_forgotten(self, before: datetime) -> bool:
+        """Whether it was over before that time, so that every service but the first may have forgotten it."""
+        first = self.steps.get(_FIRST)
+        return first is not None and first.state != "done" and first.changed_at < before
 
     @property
     def exists(self) -> bool:
@@ -125,10 +135,14 @@ class Finding:
     evidence: str
 
 
-def contradictions(it: Saga) -> list[Finding]:
-    """What is wrong with this saga however long one waits."""
+def contradictions(it: Saga, *, kept_since: datetime) -> list[Finding]:
+    """What is wrong with this saga however long one waits.
+
+    `kept_since`: of a saga that was over before, the business rows alone must be right; they are kept for ever.
+    """
     found = {
         "torn": _torn(it),
+        "settled": _settled(it),
         "payment": _payment(it),
         "reservation": _reservation(it),
         "points": _points(it),
@@ -137,12 +151,14 @@ def contradictions(it: Saga) -> list[Finding]:
         "amount": _amount(it),
         "owner": _owner(it),
     }
+    if it.may_be_forgotten(kept_since):
+        found = {"forgotten": _forgotten(it), "amount": _amount(it), "owner": _owner(it)}
     return [Finding(rule, evidence) for rule, evidences in found.items() for evidence in evidences]
 
 
-def waits_for(it: Saga) -> list[str]:
+def waits_for(it: Saga, *, kept_since: datetime) -> list[str]:
     """The services whose word is missing until this saga has come to its end."""
-    waits = _silent(it)
+    waits = [] if it.may_be_forgotten(kept_since) else _silent(it)
     if it.notice and it.notice.state == "PENDING" and _LAST not in waits:
         waits.append(_LAST)
     return waits
@@ -155,7 +171,9 @@ def _silent(it: Saga) -> list[str]:
         first = [_FIRST] if it.payment and it.payment.state == "PAID" else []
         return first + [service for service in saga.SERVICES if it.state(service) is None]
     if it.failed_at:
-        return [service for service in saga.SERVICES if it.state(service) in {"done", None}]
+        # Whoever comes after the failure has nothing to undo, and if he never hears of it, nothing is wrong.
+        done = [service for service in saga.SERVICES if it.state(service) == "done"]
+        return done + ([_LAST] if it.state(_LAST) is None else [])
     return next(([service] for service in saga.SERVICES if it.state(service) is None), [])
 
 
@@ -190,6 +208,31 @@ def _torn_before_failure(it: Saga) -> Iterator[str]:
     for before, after in pairwise(saga.SERVICES):
         if it.state(after) == "done" and it.state(before) is None:
             yield f"{after} is done, but {_says(it, before)}"
+
+
+def _settled(it: Saga) -> Iterator[str]:
+    """Only what is complete is settled."""
+    if it.settled and (it.payment is None or it.payment.state != "COMPLETED"):
+        yield f"{', '.join(it.settled)} was told that it is complete, but the payment is {_state_of(it.payment)}"
+
+
+def _forgotten(it: Saga) -> Iterator[str]:
+    """What is left of a saga of long ago: all that was taken, or none of it."""
+    complete = it.payment is not None and it.payment.state == "COMPLETED"
+    taken = sum(entry.amount for entry in it.entries)
+    left = [
+        *(f"reservation {deed.id} {deed.state}" for deed in it.reservations),
+        *(f"token {deed.id} {deed.state}" for deed in it.tokens),
+        *([f"{taken} points"] if taken else []),
+    ]
+    if complete and (len(it.reservations), len(it.tokens), len(it.entries)) != (1, 1, 1):
+        yield f"the payment is COMPLETED, but what it has is {', '.join(left) or 'nothing'}"
+    if not complete and left:
+        yield f"the payment is {_state_of(it.payment)}, but it has {', '.join(left)}"
+
+
+def _state_of(payment: Payment | None) -> str:
+    return payment.state if payment else "missing"
 
 
 def _payment(it: Saga) -> Iterator[str]:

@@ -15,8 +15,10 @@ from common import saga
 from common.history import Became, Record
 from common.recovery import Deed
 from ops.board.rates import Rate
-from ops.story.fold import Stories, Story, fold
-from ops.story.standing import Phase, Standing, judge
+from ops.story.fold import Stories, fold
+from ops.story.judging import judge
+from ops.story.standing import Phase, Standing
+from ops.story.story import Story
 
 #: Seconds of the chart.
 MINUTES = 300

@@ -10,8 +10,8 @@ from typing import Any
 from common import saga
 from common.history import Became
 from ops.board.scene import MINUTES, Scene, Seen
-from ops.story.fold import LAST, PLACES
 from ops.story.standing import Phase, Standing
+from ops.story.story import LAST, PLACES
 from ops.story.telling import span
 
 #: Rows of each list, marks of each kind in each lane, marks of sagas that have just ended.

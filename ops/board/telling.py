@@ -7,8 +7,9 @@ from typing import Any
 
 from common import saga
 from ops.output import printable
-from ops.story.fold import Story
-from ops.story.standing import Phase, Standing, StepState, judge
+from ops.story.judging import judge
+from ops.story.standing import Phase, Standing, StepState
+from ops.story.story import Story
 from ops.story.telling import advice, next_words, span, title
 from ops.story.timeline import Moment, Timeline, What
 

@@ -14,7 +14,8 @@ from datetime import datetime
 
 from common.history import Record
 from ops.output import CannotLookError
-from ops.story.fold import Stories, Story, fold
+from ops.story.fold import Stories, fold
+from ops.story.story import Story
 from ops.story.timeline import Timeline
 
 #: Sagas that are followed; the one that nobody has asked for the longest goes.

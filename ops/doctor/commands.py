@@ -56,8 +56,9 @@ def doctor(
 ) -> Exit:
     """Hold broker, databases and clocks against the saga table, with the mend for whatever is wrong.
 
-    It only reads. RETRY_DELAYS must be said here if it is said to the services. Exit codes: 0 all is well,
-    1 something is wrong, 2 something could not be looked at.
+    It only reads. RETRY_DELAYS must be said here if it is said to the services. Exit codes: 1 something is wrong,
+    whatever else could not be looked at; 2 nothing is known to be wrong, but something could not be looked at;
+    0 all is well.
     """
     from ops.doctor import report  # noqa: PLC0415 - see ops.app
 

@@ -35,7 +35,13 @@ async def look(urls: Mapping[str, str]) -> dict[str, Database]:
 async def _look(service: str, url: str) -> Database:
     place = where.without_password(url)
     facts: dict[str, Any] = {"place": place, "wanted": _wanted(service)}
-    ask = {"sqlite": _sqlite, "postgres": _postgres, "postgresql": _postgres, "asyncpg": _postgres}
+    ask = {
+        "sqlite": _sqlite,
+        "postgres": _postgres,
+        "postgresql": _postgres,
+        "asyncpg": _postgres,
+        "mariadb": _mariadb,
+    }
     try:
         scheme = urlsplit(url).scheme
         if scheme not in ask:
@@ -101,6 +107,31 @@ async def _postgres(url: str) -> dict[str, Any]:
         "applied": tuple(name for (name,) in applied),
         "read_only": standby or configured == "on",
         "connections": used,
+        "connections_limit": limit,
+        "unpublished": unpublished,
+        "oldest": oldest,
+        "ahead": now - between,
+    }
+
+
+async def _mariadb(url: str) -> dict[str, Any]:
+    from ops import mariadb  # noqa: PLC0415 - loads a driver that is needed only here
+
+    async with mariadb.session(url, "saga-doctor", seconds=_SECONDS / 2) as session:
+        asked = datetime.now(UTC)
+        ((now, version, read_only, limit),) = await session.rows(
+            "SELECT UTC_TIMESTAMP(6), VERSION(), @@global.read_only, @@global.max_connections"
+        )
+        between = asked + (datetime.now(UTC) - asked) / 2
+        ((_, used),) = await session.rows("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+        applied = await session.rows(_MIGRATIONS)
+        ((unpublished, oldest),) = await session.rows(_OUTBOX)
+    return {
+        "vendor": "MariaDB",
+        "version": version.partition("-")[0],
+        "applied": tuple(name for (name,) in applied),
+        "read_only": bool(read_only),
+        "connections": int(used),
         "connections_limit": limit,
         "unpublished": unpublished,
         "oldest": oldest,

@@ -6,8 +6,8 @@ They are shown, replayed and discarded:
     queues.py       looking through a queue without consuming it
     standing.py     what is known of a letter's saga: asked of the databases, else of the history
     rules.py        what would happen to a letter that is replayed, and which may be discarded: pure
-    users.py        in whose name a letter goes back
-    acting.py       replaying and discarding, so that a crash leaves two copies and never none
+    users.py        whether its service would believe it
+    acting.py       replaying and discarding, put on record before they are done
     record.py       what the history is told of an act
     telling.py      how letters are shown
     looking.py      list and show

@@ -22,12 +22,12 @@ _Reveal = Annotated[bool, typer.Option("--reveal", help="Show what is about a pe
 _Json = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it; without this, only tell what would happen.")]
 _Force = Annotated[bool, typer.Option("--force", help="Also replay what is settled, or what nobody knows about.")]
+_Unrecorded = Annotated[
+    bool,
+    typer.Option("--unrecorded", help="Also where the history cannot keep who did it; say why with --why."),
+]
 _Why = Annotated[str, typer.Option("--why", help="Why; it is kept in the history.")]
 _By = Annotated[str | None, typer.Option("--by", help="Who does it; by default the login name.")]
-_As = Annotated[
-    str | None,
-    typer.Option("--as", metavar="USER", help="The service's broker user; by default, whoever signed the letter."),
-]
 
 _WHAT = {
     "parked": "What only a person can decide: unreadable, in conflict, or against the protocol.",
@@ -101,14 +101,15 @@ def _group(kind: str) -> typer.Typer:
         force: _Force = False,
         why: _Why = "",
         by: _By = None,
-        as_user: _As = None,
+        unrecorded: _Unrecorded = False,
         limit: _Limit = 1000,
         json: _Json = False,
     ) -> Exit:
         """Send letters back to their service; without --yes, tell what would become of each.
 
-        What is settled is refused, and what the service could not read either. The copy is confirmed before the
-        letter goes, so whatever breaks in between leaves two, and the service does nothing twice.
+        What is settled is refused, and what the service could not read either. The broker itself gives the letter
+        back, so whatever breaks on the way, it is in one place or the other. Who did it, and why, is put on record
+        in the history first; what cannot be recorded is not done.
         """
         from ops import where  # noqa: PLC0415
         from ops.letters import looking, orders  # noqa: PLC0415
@@ -117,6 +118,8 @@ def _group(kind: str) -> typer.Typer:
 
         if name is None and reason is None:
             raise typer.BadParameter("name a letter, or a reason with --reason")
+        if unrecorded and not why.strip():
+            raise typer.BadParameter("--unrecorded: say why with --why")
 
         def wanted(letter: Letter) -> bool:
             return (name is None or letter.answers_to(name)) and reason in {None, letter.reason}
@@ -130,7 +133,7 @@ def _group(kind: str) -> typer.Typer:
             limit=limit,
             really=yes,
             force=force,
-            in_the_name_of=as_user,
+            unrecorded=unrecorded,
         )
         return asyncio.run(orders.act(order, as_json=json))
 

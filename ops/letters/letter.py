@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum, auto
 from typing import Any
 
-from common import messages, recovery, saga, topology
+from common import messages, recovery, rights, saga, topology
 from common.messages import Body, Malformed, UnknownType
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -22,7 +22,7 @@ _MESSAGE_ID = re.compile(r"[A-Za-z0-9._:-]{1,255}")
 #: Bytes of a body in which its saga's id is looked for, although it cannot be read.
 _SEARCHED = 1024 * 1024
 #: What was wrong beside the body. Copies do not keep it, so a replay would smuggle the message past the check.
-_BESIDE_THE_BODY = frozenset({"bad_headers", "unknown_origin"})
+_BESIDE_THE_BODY = frozenset({"bad_headers", "unknown_origin", rights.NOT_ITS_OWNER})
 #: How an id begins that was made out of the content.
 _DIGEST = "sha256:"
 #: A shorter beginning of an id could be anybody's.
@@ -51,6 +51,8 @@ class Role(Enum):
     """A saga failed: the service undoes its part, or remembers never to do it."""
     IMPOSSIBLE = auto()
     """A failure that the saga table rules out."""
+    SETTLEMENT = auto()
+    """Many sagas are complete: the service closes its rows of them."""
     COMMAND = auto()
     """A command beside the saga."""
     OWN = auto()
@@ -131,7 +133,7 @@ def role_of(service: str, type_: str) -> Role:
             return Role.COMPLETION
         if type_.endswith(".failed"):
             return Role.FAILURE if saga.may_fail(type_) else Role.IMPOSSIBLE
-        return Role.COMMAND
+        return Role.SETTLEMENT if type_ == saga.SETTLED else Role.COMMAND
     if type_ in saga.emitted_keys(service):
         return Role.OWN
     return Role.FOREIGN if type_ in messages.TYPES else Role.UNKNOWN

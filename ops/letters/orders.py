@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from common import saga
 from common.bus import user_of
 from ops import where
 from ops.broker import connected
@@ -33,7 +31,7 @@ class Order:
     limit: int
     really: bool
     force: bool = False
-    in_the_name_of: str | None = None
+    unrecorded: bool = False
 
 
 @dataclass(slots=True)
@@ -43,7 +41,6 @@ class Line:
     letter: Letter
     prospect: Prospect
     allowed: bool
-    in_the_name_of: str
     outcome: Outcome | None = None
 
     @property
@@ -91,19 +88,21 @@ async def act(order: Order, *, as_json: bool) -> Exit:
 
 async def _judged(order: Order, letters: Sequence[Letter]) -> list[Line]:
     standings = await standings_of(letters)
-    named = {} if order.in_the_name_of else await users.of_services(where.management_url())
+    management = where.management_url() if order.act is Act.REPLAY else None
+    named, lossy = await users.of_services(management), await users.without_a_way_back(management)
     now = datetime.now(UTC)
     lines = []
     for letter, known in zip(letters, standings, strict=True):
         match order.act:
             case Act.REPLAY:
                 prospect = rules.replay(letter, known, now=now)
-                user = users.signatory(letter, named, order.in_the_name_of)
+                why_not = users.why_not_back(letter, named, lossy)
+                if why_not and prospect.verdict is not Verdict.NEVER:
+                    instead = "if what it says is right, let its sender publish it again"
+                    prospect = Prospect(Verdict.NEVER, why_not, instead)
             case Act.DISCARD:
-                prospect, user = rules.discard(letter, known), ""
-        if isinstance(user, users.Nobody) and prospect.allows(force=order.force):
-            prospect = Prospect(Verdict.NEVER, user.why, "look at it first: whoever replays it vouches for it")
-        lines.append(Line(letter, prospect, prospect.allows(force=order.force), str(user)))
+                prospect = rules.discard(letter, known)
+        lines.append(Line(letter, prospect, prospect.allows(force=order.force)))
     return lines
 
 
@@ -115,9 +114,7 @@ async def _do(desk: Desk, order: Order, found: Found, lines: Sequence[Line]) -> 
         for opened, line in allowed:
             line.outcome = NotDone("nobody knows whether it was done: look whether it is still there")
             if order.act is Act.REPLAY:
-                line.outcome = await desk.replay(
-                    opened, line.letter, order.signature, in_the_name_of=line.in_the_name_of
-                )
+                line.outcome = await desk.replay(opened, line.letter, order.signature, unrecorded=order.unrecorded)
             else:
                 line.outcome = await desk.discard(opened, line.letter, order.signature)
             move_on()
@@ -128,7 +125,7 @@ async def standings_of(letters: Sequence[Letter]) -> Sequence[Standing]:
     if not any(letter.key for letter in letters):
         return [standing.UNKNOWN] * len(letters)
     try:
-        return await standing.of_databases(letters, databases_of_the_broker())
+        return await standing.of_databases(letters, where.databases_of_the_broker())
     except CannotLookError as error:
         warn(f"The databases cannot be asked, so the history is: {error}")
     keys = {letter.key for letter in letters if letter.key}
@@ -144,18 +141,6 @@ async def standings_of(letters: Sequence[Letter]) -> Sequence[Standing]:
         warn(f"The history cannot be asked either: {error}")
         return [standing.UNKNOWN] * len(letters)
     return standing.of_history(letters, told)
-
-
-def databases_of_the_broker(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The databases that surely belong to the broker; CannotLookError if that is not sure.
-
-    Who names a broker, and no databases, may mean one far away; what `make up` left here knows nothing of it, and
-    may know a saga of the same name.
-    """
-    named = [environment.get(f"DATABASE_URL_{service.upper()}") for service in saga.SERVICES]
-    if environment.get("RABBITMQ_URL") and not all(named):
-        raise CannotLookError("RABBITMQ_URL names the broker, but no DATABASE_URL_<SERVICE> the databases with it")
-    return where.database_urls(environment)
 
 
 def _tell(order: Order, lines: Sequence[Line], left: dict[str, int], *, as_json: bool) -> None:
@@ -187,7 +172,5 @@ def _tell(order: Order, lines: Sequence[Line], left: dict[str, int], *, as_json:
                 for line in lines
             ],
         )
-    if any(isinstance(line.outcome, Done) and line.outcome.untold for line in lines):
-        warn("The history is not there to be told of it: nobody will see who did this.")
     if allowed := sum(line.allowed for line in lines) if not order.really else 0:
         warn(f"Nothing was done yet: --yes does it to {allowed} of {len(lines)}.")

@@ -59,6 +59,14 @@ class Drawer:
         await self._channel.basic_ack(letter.tag)
         self._held.discard(letter.tag)
 
+    async def send_back(self, letter: Letter) -> None:
+        """Let the broker give a held letter back to its service: rejected, it leaves by its queue's own way.
+
+        Nobody answers that, as above.
+        """
+        await self._channel.basic_reject(letter.tag, requeue=False)
+        self._held.discard(letter.tag)
+
     async def give_back(self) -> None:
         """Give back all that are held, as they came; when it returns, the broker has done all that it was told.
 

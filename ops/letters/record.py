@@ -47,8 +47,8 @@ class Signature:
     why: str = ""
 
 
-def of_act(act: Act, letter: Letter, signature: Signature, *, now: datetime, took_ms: float = 0.0) -> bytes:
-    """The record of an act, as the stream holds it."""
+def of_act(act: Act, letter: Letter, signature: Signature, *, now: datetime) -> bytes:
+    """The record of an act, as the stream holds it; made before the act."""
     entry = Entry(
         saga=letter.key,
         type=act,
@@ -59,7 +59,7 @@ def of_act(act: Act, letter: Letter, signature: Signature, *, now: datetime, too
         by=printable(signature.by),
         why=printable(signature.why) if signature.why else "",
     )
-    record = Record(service=OPERATOR, replica=REPLICA, at=now, took_ms=took_ms, entries=[entry])
+    record = Record(service=OPERATOR, replica=REPLICA, at=now, took_ms=0.0, entries=[entry])
     told = json.loads(history.encode(record))
     if act is Act.DISCARD:
         told["kept"] = _kept(letter)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from common import saga
+from common import retention, rights, saga
 from common.messages import ForwardEvent, Pay
 from ops.letters.letter import Letter, Role
 from ops.letters.standing import ANSWERED, Standing
 
+_DID = frozenset({"done", "settled"})
 _OVER = frozenset({"undone", "failed", "closed"})
 
 
@@ -56,6 +57,14 @@ def replay(letter: Letter, standing: Standing, *, now: datetime) -> Prospect:
         return _replay_of_unknown(letter, standing)
     if refused := _never_done(letter):
         return refused
+    if letter.reason == retention.TOO_OLD:
+        return Prospect(
+            Verdict.NEVER,
+            f"it is older than {letter.service} remembers, which would park it again",
+            "look with `saga audit` whether its saga is over, and discard it",
+        )
+    if letter.role is Role.SETTLEMENT:
+        return Prospect(Verdict.YES, f"{letter.service} notes that these sagas are complete; again does no harm")
     if not standing.is_known:
         return _NOBODY_KNOWS
     if standing.is_other or (letter.reason == saga.IDEMPOTENCY_CONFLICT and standing.state):
@@ -131,7 +140,8 @@ def _replay_of_command(letter: Letter, standing: Standing) -> Prospect:
 
 
 def _replay_of_forward(letter: Letter, standing: Standing, now: datetime) -> Prospect:
-    if standing.state == "done":
+    if standing.state in _DID or (standing.completed and not _is_past(letter)):
+        # A completed payment whose row is not there has been forgotten, its part with it.
         return _settled(letter, standing, "it would only say again what it said")
     if standing.state:
         return _settled(letter, standing, "it would only say again that the saga failed")
@@ -153,7 +163,7 @@ def _is_past(letter: Letter) -> bool:
 def _replay_of_completion(letter: Letter, standing: Standing) -> Prospect:
     if standing.completed:
         return _settled(letter, standing, "it would only say again that the payment is completed")
-    if standing.state == "done":
+    if standing.state in _DID:
         return Prospect(Verdict.YES, "the payment completes")
     return Prospect(
         Verdict.NEVER,
@@ -164,7 +174,7 @@ def _replay_of_completion(letter: Letter, standing: Standing) -> Prospect:
 
 
 def _replay_of_failure(letter: Letter, standing: Standing) -> Prospect:
-    if standing.past_pivot or (letter.service == saga.PIVOT.service and standing.state == "done"):
+    if _is_beyond_failing(letter, standing):
         return Prospect(
             Verdict.NEVER,
             "the saga is past its pivot and only goes forward: to replay its failure would tear it",
@@ -177,15 +187,27 @@ def _replay_of_failure(letter: Letter, standing: Standing) -> Prospect:
     return Prospect(Verdict.YES, f"{letter.service} remembers never to do its part")
 
 
+def _is_beyond_failing(letter: Letter, standing: Standing) -> bool:
+    """Whether the saga is past its pivot, by what is known of it or by this service's own row."""
+    its_own = letter.service == saga.PIVOT.service and standing.state in _DID
+    return standing.past_pivot or its_own or standing.state == "settled"
+
+
 def discard(letter: Letter, standing: Standing) -> Prospect:
     """Whether a letter may be taken away for good: never the one for which its saga waits."""
     role = letter.role
+    if letter.reason == rights.NOT_ITS_OWNER:
+        return Prospect(Verdict.YES, "no saga waits for it: who published it may not say this")
     match role:
         case Role.COMMAND:
             return Prospect(Verdict.YES, "its sender gets no answer to it")
         case Role.OWN | Role.FOREIGN | Role.IMPOSSIBLE:
             return Prospect(
                 Verdict.YES, f"no saga waits for it: {letter.service} would never do anything about it"
+            )
+        case Role.SETTLEMENT:
+            return Prospect(
+                Verdict.YES, f"{letter.service} stays unsure of these sagas, until they are told again"
             )
     if letter.fault and letter.type == saga.FIRST.on:
         return Prospect(Verdict.YES, "no saga has begun by it; its sender gets no answer")
@@ -202,7 +224,7 @@ def discard(letter: Letter, standing: Standing) -> Prospect:
 
 
 def _discard_of_forward(letter: Letter, standing: Standing) -> Prospect:
-    if standing.state:
+    if standing.state or (standing.completed and not _is_past(letter)):
         return _no_loss(letter, standing)
     because = f"{letter.service} has not done its part, and this is the message that it waits for"
     return _torn(letter, because, f"replay it, or end its saga with `saga abort {letter.key}`")
@@ -216,16 +238,12 @@ def _discard_of_completion(letter: Letter, standing: Standing) -> Prospect:
 
 
 def _discard_of_failure(letter: Letter, standing: Standing) -> Prospect:
-    if standing.past_pivot:
+    if _is_beyond_failing(letter, standing):
         return Prospect(
             Verdict.YES, "the saga is past its pivot: this failure contradicts it and must not be done"
         )
     if standing.state in _OVER:
         return _no_loss(letter, standing)
-    if letter.service == saga.PIVOT.service and standing.state == "done":
-        return Prospect(
-            Verdict.YES, "the saga is past its pivot: this failure contradicts it and must not be done"
-        )
     undo = "undone its part" if standing.state else "heard that the saga failed"
     return _torn(letter, f"{letter.service} has not {undo}", "replay it")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from common import saga
 from common.history import Became, Record
 from common.recovery import Deed
+from ops.audit.rules import Saga
 from ops.letters.letter import Letter, Role
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -52,7 +53,7 @@ async def of_databases(letters: Sequence[Letter], databases: Mapping[str, str]) 
     """Ask the services' databases about each letter; raises CannotLookError unless all of them can be read."""
     from ops.audit.reading import open_books  # noqa: PLC0415 - it loads every vendor's driver
 
-    asked = [letter for letter in letters if letter.key]
+    asked = [letter for letter in letters if _is_asked_for(letter)]
     prints: dict[_Table, dict[str, str | None]] = {}
     async with open_books(databases) as books:
         picked = await books.pick({letter.key for letter in asked if letter.role is not Role.COMMAND})
@@ -64,7 +65,7 @@ async def of_databases(letters: Sequence[Letter], databases: Mapping[str, str]) 
     sagas = {it.id: it for it in picked}
     found = []
     for letter in letters:
-        if not letter.key:
+        if not _is_asked_for(letter):
             found.append(UNKNOWN)
             continue
         rows, it = prints[_table(letter)], sagas.get(letter.key)
@@ -78,18 +79,25 @@ async def of_databases(letters: Sequence[Letter], databases: Mapping[str, str]) 
                 source="databases",
                 state=(it.state(letter.service) or "") if it else "",
                 is_other=is_other,
-                past_pivot=bool(it and it.state(saga.PIVOT.service) == "done"),
+                past_pivot=bool(it and is_past_the_pivot(it)),
                 completed=bool(it and it.payment and it.payment.state == "COMPLETED"),
             )
         )
     return found
 
 
+def is_past_the_pivot(it: Saga) -> bool:
+    """Whether a saga can no longer fail: by the pivot's own row, or, where that is forgotten, by another one."""
+    completed = it.payment is not None and it.payment.state == "COMPLETED"
+    settled = any(it.state(service) == "settled" for service in saga.SERVICES)
+    return completed or settled or it.state(saga.PIVOT.service) == "done"
+
+
 def of_history(letters: Sequence[Letter], records: Iterable[Record]) -> list[Standing]:
     """Read out of the history how the saga of each letter stands; those it has not heard of are unknown."""
     asked: dict[str, set[_Table]] = {}
     for letter in letters:
-        if letter.key:
+        if _is_asked_for(letter):
             asked.setdefault(letter.key, set()).add(_table(letter))
     found: dict[tuple[_Table, str], Standing] = {}
     for record in records:
@@ -133,6 +141,11 @@ def _after(
     if conflict:
         return replace(standing, state=standing.state or "done")
     return replace(standing, state=_STATES.get(deed, standing.state))
+
+
+def _is_asked_for(letter: Letter) -> bool:
+    """Whether anybody can know about it: it names one saga, or one command."""
+    return bool(letter.key) and letter.role is not Role.SETTLEMENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
-"""In whose name a letter goes back: a service believes only what its own broker user published.
+"""Whether a letter that goes back will be believed: a service takes the word of its own broker user.
 
-A letter that the service put there itself is signed by that user, and the broker vouches for it. Where it is not,
-nobody may guess: in a wrong name the copy would not be believed, and its type be lost.
+A letter that the service put there is signed by that user, and the broker vouches for it. One that the broker put
+there is the original, of which the service judges as it did before. Any other it would only park again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 
 from common import saga, topology
 from ops.letters.letter import Letter
@@ -15,11 +14,24 @@ from ops.management import Management
 from ops.output import CannotLookError
 
 
-@dataclass(frozen=True, slots=True)
-class Nobody:
-    """It is not known in whose name; `why` says what is missing, and what to do."""
-
-    why: str
+async def without_a_way_back(management_url: str | None) -> frozenset[str]:
+    """Queues that lose what is rejected, as an older version declared them; none if the API does not tell."""
+    if management_url is None:
+        return frozenset()
+    try:
+        async with Management(management_url) as management:
+            queues = await management.get("/api/queues/{vhost}", columns="name,arguments")
+    except CannotLookError:
+        return frozenset()
+    told = {queue["name"]: queue.get("arguments", {}) for queue in queues}
+    kept = {
+        queue: topology.replay_key(service)
+        for service in saga.SERVICES
+        for queue in (topology.dead_queue(service), topology.parked_queue(service))
+    }
+    return frozenset(
+        queue for queue, key in kept.items() if told.get(queue, {}).get("x-dead-letter-routing-key") != key
+    )
 
 
 async def of_services(management_url: str | None) -> dict[str, str]:
@@ -41,22 +53,15 @@ async def of_services(management_url: str | None) -> dict[str, str]:
     return users
 
 
-def signatory(letter: Letter, users: Mapping[str, str], told: str | None) -> str | Nobody:
-    """In whose name a letter is replayed; `told`: the user whom the operator named.
-
-    What the broker gave up on is the original, signed by whoever published it, which tells nothing.
-    """
-    if told is not None:
-        return told
-    known = users.get(letter.service)
-    signed = None if letter.killed else letter.properties.user
-    who = f"name the broker user of {letter.service} with --as"
+def why_not_back(letter: Letter, users: Mapping[str, str], lossy: Collection[str]) -> str:
+    """Why a letter would not come back to its service, or not be believed; empty if it would."""
+    if letter.queue in lossy:
+        return f"{letter.queue} was declared by an older version: what is rejected there is lost, not given back"
+    known, signed = users.get(letter.service), letter.properties.user
     if letter.killed:
-        return known or Nobody(f"the broker moved it here, so {letter.service} has not signed it: {who}")
+        return ""
     if signed is None:
-        return Nobody(f"nobody signed it: {letter.service} did not put it here; if you believe it, {who}")
+        return f"nobody signed it, so {letter.service} did not put it here, and would park it again"
     if known is not None and known != signed:
-        return Nobody(
-            f"{signed} signed it, but {letter.service} is {known} on this broker; if you believe it, {who}"
-        )
-    return signed
+        return f"{signed} signed it, but {letter.service} is {known} on this broker, and would park it again"
+    return ""

@@ -76,18 +76,20 @@ def show(
     id_: Annotated[str, typer.Argument(metavar="ID", help="A saga's id: its payment_id.")],
     *,
     since: Since = None,
+    whole: Annotated[bool, typer.Option("--all", help="Read all of the history, whatever was found.")] = False,
     stuck_after: StuckAfter = _STUCK_AFTER,
     json: Json = False,
 ) -> Exit:
     """Tell all that happened to one saga: every message, retry, dead letter and compensation, and what comes next.
 
-    All of the history is read for it, unless --since says where to begin: quicker, if the saga began after that.
+    The history is read from its end backwards until the saga's beginning has come up; an id that is not there
+    takes all of it. --since says where to stop at the latest.
 
     Exit codes: 0 it completed or is under way, 1 it failed, is stuck or is not known, 2 could not look.
     """
     from ops.story import looking  # noqa: PLC0415 - see ops.app
 
-    return asyncio.run(looking.show(id_, since=since, stuck_after=stuck_after, as_json=json))
+    return asyncio.run(looking.show(id_, since=since, whole=whole, stuck_after=stuck_after, as_json=json))
 
 
 def list_(

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from common import saga
 from ops import output
-from ops.story import telling
+from ops.story import documents, telling
 from ops.story.reading import records
 from ops.story.standing import Phase
 from ops.story.watching import Seen, Watch
@@ -61,7 +61,7 @@ def tell_plainly(seen: Iterable[Seen], now: float) -> None:
 def tell_json(seen: Iterable[Seen], now: float) -> None:
     """One JSON object a line for each."""
     for it in seen:
-        told = telling.story_json(it.story, it.standing, now)
+        told = documents.story_json(it.story, it.standing, now)
         print(json.dumps(told, default=_plain), flush=True)
 
 

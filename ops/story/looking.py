@@ -7,16 +7,18 @@ import heapq
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from ops import output
 from ops.output import Exit
-from ops.story import telling
-from ops.story.fold import Stories, Story, fold
+from ops.story import documents, telling
+from ops.story.fold import Stories, fold
+from ops.story.judging import judge
 from ops.story.reading import records
-from ops.story.standing import Phase, Standing, judge
+from ops.story.searching import search
+from ops.story.standing import Phase, Standing
+from ops.story.story import Story
 from ops.story.timeline import Timeline, What
 from ops.story.watching import Filter, is_failed, urgency
 
@@ -24,24 +26,31 @@ _BAD = {Phase.UNDONE, Phase.FAILED, Phase.STUCK}
 
 
 async def show(
-    id_: str, *, since: datetime | None, stuck_after: float, as_json: bool, url: str | None = None
+    id_: str,
+    *,
+    since: datetime | None,
+    whole: bool = False,
+    stuck_after: float,
+    as_json: bool,
+    url: str | None = None,
 ) -> Exit:
     """Tell all that the history holds of one id. Raises CannotLookError."""
     timeline, stories = Timeline(id_), Stories()
     with progress() as told:
-        async with contextlib.aclosing(records(url, since=since, progress=told, about=id_)) as history:
-            async for record in history:
-                ours = replace(record, entries=[entry for entry in record.entries if entry.saga == id_])
-                if ours.entries:
-                    fold(stories, ours)
-                    timeline.add(ours)
+        found = await search(id_, since=since, whole=whole, progress=told, url=url)
+    for record in found.records:
+        fold(stories, record)
+        timeline.add(record)
     now = telling.now()
     story = stories.sagas.get(id_)
     standing = judge(story, now, stuck_after=stuck_after) if story is not None and story.exists else None
     if as_json:
-        output.tell_json(_document(timeline, story, standing, now))
+        output.tell_json(_document(timeline, story, standing, now) | {"unread_before": found.unread_before})
     else:
         _tell(timeline, standing, now)
+        if found.unread_before is not None:
+            before = telling.clock(found.unread_before)
+            output.warn(f"Its beginning was found, so the history before {before} was not read; --all reads it")
     if standing is not None:
         return Exit.NEGATIVE if standing.phase in _BAD or standing.backwards else Exit.OK
     answers = [moment for moment in timeline.commands if moment.what is What.COMMAND]
@@ -83,7 +92,7 @@ async def list_(
     if as_json:
         output.tell_json(
             {
-                "sagas": [telling.story_json(story, standing, now) for story, standing in shown],
+                "sagas": [documents.story_json(story, standing, now) for story, standing in shown],
                 "counts": {phase: phases[phase] for phase in Phase},
                 "left_out": left_out,
                 "parked_without_a_saga": stories.nameless,
@@ -92,7 +101,8 @@ async def list_(
     else:
         _tell_table(shown, phases, left_out, now)
         if stories.nameless:
-            output.warn(f"{stories.nameless} parked messages name no saga: `saga parked list` shows them")
+            parked = output.counted(stories.nameless, "parked message")
+            output.warn(f"{parked} without a saga: `saga parked list` shows what lies there now")
     return Exit.NEGATIVE if failing else Exit.OK
 
 
@@ -131,7 +141,7 @@ def _tell(timeline: Timeline, standing: Standing | None, now: float) -> None:
         output.say()
         output.table(telling.TIMELINE, telling.timeline_rows(timeline))
         if timeline.left_out:
-            output.say(f"{timeline.left_out} more moments are left out.")
+            output.say(f"{output.counted(timeline.left_out, 'more moment')} left out.")
     if standing is not None or not timeline.commands:
         for line in telling.advice(timeline.id, standing):
             output.say(line)
@@ -175,13 +185,13 @@ def _rejections(timeline: Timeline) -> list[str]:
 def _document(timeline: Timeline, story: Story | None, standing: Standing | None, now: float) -> dict[str, Any]:
     known: dict[str, Any] = {"id": timeline.id, "known": bool(len(timeline))}
     if story is not None and standing is not None:
-        known |= telling.story_json(story, standing, now)
+        known |= documents.story_json(story, standing, now)
         known["detail"] = timeline.why_failed[1] if standing.backwards else ""
     else:
         known["phase"] = None
     known["advice"] = telling.advice(timeline.id, standing) if standing or not timeline.commands else []
     known["traces"] = timeline.traces
-    known["timeline"] = [telling.moment_json(moment) for moment in timeline]
+    known["timeline"] = [documents.moment_json(moment) for moment in timeline]
     known["left_out"] = timeline.left_out
     return known
 

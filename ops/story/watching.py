@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from common.history import Record
-from ops.story.fold import Stories, Story, fold
-from ops.story.standing import Phase, Standing, judge
+from ops.story.fold import Stories, fold
+from ops.story.judging import judge
+from ops.story.standing import Phase, Standing
+from ops.story.story import Story
 
 #: Seconds after which a saga that has ended is forgotten: what is told late has come by then.
 KEPT_FOR = 30.0

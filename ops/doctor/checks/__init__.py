@@ -28,6 +28,7 @@ CHECKS: tuple[Check, ...] = (
     access.users,
     access.permissions,
     access.topics,
+    access.excess,
     messages.waiting,
     messages.stranded,
     messages.full,

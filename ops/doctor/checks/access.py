@@ -105,6 +105,33 @@ def _topics(facts: Facts, broker: Broker, service: str, user: str) -> Iterator[F
         yield from _unreadable(user, [write])
 
 
+def excess(facts: Facts) -> Iterable[Finding]:
+    """Where a service has a user of its own name, that user may publish what is the service's and nothing else."""
+    broker = facts.broker
+    if broker is None or broker.permissions is None or broker.topic_permissions is None:
+        return []
+    return [
+        it
+        for service, names in _users(broker).items()
+        if names == [service] and service in broker.permissions
+        for it in _excess(facts, broker, service)
+    ]
+
+
+def _excess(facts: Facts, broker: Broker, service: str) -> Iterator[Finding]:
+    has = (broker.permissions or {})[service]
+    limits = {it.exchange: it.write for it in broker.topic_permissions or () if it.user == service}
+    own = {topology.EVENTS: saga.emitted_keys(service), topology.RECOVERY: _recovery_keys(facts, service)}
+    # The keys under which a service is given its own back are the broker's alone.
+    recovery = [it.key for it in topology.derive(facts.delays).bindings if it.exchange == topology.RECOVERY]
+    for exchange, keys in ((topology.EVENTS, saga.vocabulary()), (topology.RECOVERY, recovery)):
+        may = [key for key in keys if _matches(has.write, exchange) and _matches(limits.get(exchange, ".*"), key)]
+        if more := tuple(key for key in may if key not in own[exchange]):
+            mend = "`python -m tools.rights apply` takes away what the saga table does not give"
+            what = f"{service} may publish {some(more)} to {exchange}, which it does not own"
+            yield wrong("permissions", what, mend)
+
+
 def _recovery_keys(facts: Facts, service: str) -> tuple[str, ...]:
     levels = (topology.retry_queue(service, delay) for delay in facts.delays)
     named = (topology.dead_queue(service), topology.parked_queue(service), topology.history_key(service))

@@ -11,7 +11,7 @@ from ops.doctor.finding import Finding, note, or_well, some, wrong
 #: An event is published within a second, and what a crash left within about 15 s.
 _OLD_EVENT = timedelta(minutes=1)
 _NEARLY_ALL = 0.9
-_OLDEST = {"PostgreSQL": (13, "13"), "SQLite": (3, "3.35")}
+_OLDEST = {"PostgreSQL": (13, "13"), "MariaDB": (10, "10.6"), "SQLite": (3, "3.35")}
 
 
 def reachable(facts: Facts) -> Iterable[Finding]:
