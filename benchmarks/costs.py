@@ -1,17 +1,24 @@
-"""What one saga costs in messages, commits and bytes, by the servers' own counters."""
+"""What one saga costs in messages, commits and bytes, by the servers' own counters: among many, and alone."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from benchmarks import orders
 from benchmarks.bench import Bench
+from benchmarks.contender import Order
+from benchmarks.latency import at, waited
 from benchmarks.results import Figure
 from benchmarks.roster import FLOOR, OURS
 from benchmarks.stand import Stand
+from benchmarks.turn import How, Turn
 
 #: The broker counts every 5 seconds, and an idle backend of PostgreSQL tells after 10.
 _SECONDS_TO_COUNT = 12
+#: Sagas one after the other: enough for an average, few enough for a slow contender.
+_ALONE = 300
+_SECONDS_ALONE = 300
 _MESSAGES = ("publish", "confirm", "deliver", "ack", "return_unroutable")
 
 
@@ -21,24 +28,41 @@ def costs(bench: Bench) -> None:
         with bench.turn("costs", name, factory) as its:
             wanted = orders.clean(max(int(bench.sagas * its.contender.share), 20))
             its.contender.prepare(wanted)
+            _count(bench, its, bench.warm_up(its, wanted), name, "costs", How())
+
+
+def alone(bench: Bench) -> None:
+    """The same one saga after the other, so that every batch holds one message."""
+    for name, factory in bench.chosen(FLOOR, OURS, "sqlite").items():
+        with bench.turn("alone", name, factory) as its:
+            wanted = orders.clean(min(bench.sagas, _ALONE) + 200)
+            its.contender.prepare(wanted)
             rest = bench.warm_up(its, wanted)
-            time.sleep(_SECONDS_TO_COUNT)
-            before = counters(bench.stand)
-            timed = its.timed(rest)
-            time.sleep(_SECONDS_TO_COUNT)
-            after = counters(bench.stand)
-            each = {what: round((after[what] - before.get(what, 0)) / len(rest), 3) for what in after}
-            bench.note(
-                Figure(
-                    experiment="costs",
-                    contender=name,
-                    round=1,
-                    values=each,
-                    cpu=timed.cpu,
-                    memory=timed.memory,
-                    void=timed.void + its.audit(),
-                )
-            )
+            _count(bench, its, rest, name, "alone", How(in_flight=1, pivot=True, seconds=_SECONDS_ALONE))
+
+
+def _count(bench: Bench, its: Turn, wanted: Sequence[Order], name: str, experiment: str, how: How) -> None:
+    time.sleep(_SECONDS_TO_COUNT)
+    before = counters(bench.stand)
+    timed = its.timed(wanted, how)
+    time.sleep(_SECONDS_TO_COUNT)
+    after = counters(bench.stand)
+    each = {what: round((after[what] - before.get(what, 0)) / len(wanted), 3) for what in after}
+    mine = sum(seconds for group, seconds in timed.cpu.items() if group not in {"others", "elapsed", "driver"})
+    each["CPU ms"] = round(1000 * mine / len(wanted), 3)
+    for mark in timed.times.marks:
+        each[f"median ms to {mark}"] = at(waited(timed.times, mark), 0.5)
+    bench.note(
+        Figure(
+            experiment=experiment,
+            contender=name,
+            round=1,
+            values=each,
+            cpu=timed.cpu,
+            memory=timed.memory,
+            void=timed.void + its.audit(),
+        )
+    )
 
 
 def counters(stand: Stand) -> dict[str, float]:

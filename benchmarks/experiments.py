@@ -10,7 +10,7 @@ from benchmarks import orders
 from benchmarks.backlog import backlog
 from benchmarks.bench import Bench, throughput
 from benchmarks.contender import Factory
-from benchmarks.costs import costs
+from benchmarks.costs import alone, costs
 from benchmarks.flames import profile
 from benchmarks.latency import latency
 from benchmarks.ours import Ours
@@ -146,6 +146,9 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "50,000 commands that waited for stopped services", backlog, _of(FLOOR, OURS, once=True)
     ),
     "costs": Experiment("messages, commits and bytes of a saga", costs, _of(FLOOR, OURS, "single", once=True)),
+    "alone": Experiment(
+        "what a saga costs when every batch holds one message", alone, _of(FLOOR, OURS, "sqlite", once=True)
+    ),
     "old": Experiment(
         "with old sagas in the databases", old_sagas, lambda bench: _of(OURS, cases=len(_old(bench)))(bench)
     ),

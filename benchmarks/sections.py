@@ -7,7 +7,7 @@ from collections.abc import Callable
 from benchmarks.facts import MARKS, PERCENTILES, RATE, Facts, Section, rate_of
 from benchmarks.plots import Axis, curves
 from benchmarks.roster import FLOOR, OURS
-from benchmarks.tables import number, spread, table, times
+from benchmarks.tables import Figures, number, spread, table, times
 from benchmarks.targets import targets
 
 
@@ -182,15 +182,25 @@ def backlog(facts: Facts) -> Section | None:
 
 def costs(facts: Facts) -> Section | None:
     """What a saga costs the servers."""
-    figures = facts.of("costs")
+    text = "For each saga, by the counters of RabbitMQ and PostgreSQL; the driver's own part is in the messages."
+    return _counted(facts.of("costs"), "Messages, commits and bytes", "costs", text)
+
+
+def alone(facts: Facts) -> Section | None:
+    """What a saga costs that has no company."""
+    text = (
+        "One saga after the other, so that every batch holds one message: what low rates cost. A statement\n"
+        "outside of a transaction is a commit by itself: commits are nearly the ways to PostgreSQL and back."
+    )
+    return _counted(facts.of("alone"), "One saga at a time", "alone", text)
+
+
+def _counted(figures: Figures, title: str, experiment: str, text: str) -> Section | None:
     if not figures:
         return None
     whats = list(dict.fromkeys(what for figure in figures.valid for what in figure.values))
     rows = [[what, *(number(figures.middle(name, what), 2) for name in figures.contenders)] for what in whats]
-    text = (
-        "For each saga, by the counters of RabbitMQ and PostgreSQL; the driver's own part is in the messages.\n\n"
-    )
-    return Section("Messages, commits and bytes", "costs", text + table(("what", *figures.contenders), rows))
+    return Section(title, experiment, f"{text}\n\n{table(('what', *figures.contenders), rows)}")
 
 
 def memory(facts: Facts) -> Section | None:
@@ -244,5 +254,6 @@ def flames(facts: Facts) -> Section | None:
 
 
 ALL: tuple[Callable[[Facts], Section | None], ...] = (
-    targets, throughput, mixed, latency, backlog, costs, memory, old, replicas, settings, parts, soak, flames,
+    targets, throughput, mixed, latency, backlog, costs, alone, memory,
+    old, replicas, settings, parts, soak, flames,
 )  # fmt: skip

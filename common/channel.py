@@ -150,6 +150,15 @@ class Channel:
         """Acknowledge a delivery; `multiple`: and all before it. Nobody answers an ack."""
         await self._underlay.basic_ack(tag, multiple=multiple, wait=False)
 
+    def ack_at_once(self, tag: int) -> None:
+        """Acknowledge a delivery and all before it, and never wait.
+
+        Raises asyncio.QueueFull if the connection cannot take it, or what aiormq raises.
+        """
+        self._must_be_open()
+        ack = ChannelFrame.marshall(self._underlay.number, [spec.Basic.Ack(tag, multiple=True)])
+        self._underlay.write_queue.put_nowait(ack)
+
 
 class _Awaited:
     """The broker's words on one window of messages."""

@@ -1,11 +1,13 @@
 """The history: what each service tells of what it did, so that people can see a saga which nobody conducts.
 
-One message a batch, published to a stream and never confirmed: if the history is switched off, full or gone, no
-saga notices. The databases stay the truth; whoever reads the history must expect holes and repetitions.
+What was done within a fifth of a second is one message, published to a stream and never confirmed: if the history
+is switched off, full or gone, no saga notices. The databases stay the truth; whoever reads the history must expect
+holes and repetitions.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,11 +16,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import accumulate
 from typing import Any
 
 from common.telemetry import log
 
 _VERSION = 1
+#: No number of ours is larger; what is can neither be drawn nor divided.
+_LARGEST = 2**63
+#: How long a record may wait for others, and how many entries are not to wait for more. A crash loses them.
+_SECONDS_TO_GATHER = 0.2
+_MANY = 200
 #: How this process is told from its twins.
 REPLICA = f"{socket.gethostname()}-{os.getpid()}"
 #: The service of a record that tells what an operator did.
@@ -110,16 +118,51 @@ class Observers:
                 log.exception("an observer stumbled")
 
 
-def encode(record: Record) -> bytes:
-    """A record as the stream holds it: JSON, without what is empty."""
-    told = {
+class Gathered:
+    """Records that wait to be told together, in order: a message costs the broker the same, whatever is in it."""
+
+    def __init__(self, tell: Callable[[Sequence[Record]], None]) -> None:
+        """`tell` is given what was gathered; it must not wait, and not raise."""
+        self._tell = tell
+        self._records: list[Record] = []
+        self._entries = 0
+        self._due: asyncio.TimerHandle | None = None
+
+    def add(self, record: Record) -> None:
+        """Gather one more; all of them are told when they are many, or when the first has waited long enough."""
+        self._records.append(record)
+        self._entries += len(record.entries)
+        if self._entries >= _MANY:
+            self.tell()
+        elif self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_SECONDS_TO_GATHER, self.tell)
+
+    def tell(self) -> None:
+        """Tell what is there, if anything is."""
+        if self._due is not None:
+            self._due.cancel()
+        records, self._records, self._entries, self._due = self._records, [], 0, None
+        if records:
+            self._tell(records)
+
+
+def encode(record: Record, *later: Record) -> bytes:
+    """Records of one service as the stream holds them: JSON, without what is empty.
+
+    Several are told as if they were one, whose time is that of the last; `batches` says how many entries were of
+    each, and when.
+    """
+    records = (record, *later)
+    told: dict[str, Any] = {
         "v": _VERSION,
         "service": record.service,
         "replica": record.replica,
-        "at": record.at.isoformat(),
-        "took_ms": round(record.took_ms, 3),
-        "entries": [_told(entry) for entry in record.entries],
+        "at": records[-1].at.isoformat(),
+        "took_ms": round(records[-1].took_ms, 3),
+        "entries": [_told(entry) for one in records for entry in one.entries],
     }
+    if later:
+        told["batches"] = [[len(one.entries), one.at.isoformat(), round(one.took_ms, 3)] for one in records]
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
@@ -148,22 +191,27 @@ def _told(entry: Entry) -> dict[str, Any]:
     return told
 
 
-def decode(body: bytes) -> Record:
-    """Read a record; ValueError if it is none. Anybody may write to a stream."""
+def decode(body: bytes) -> list[Record]:
+    """Read the records that were told together; ValueError if they are none. Anybody may write to a stream."""
     try:
         told = json.loads(body)
         if told["v"] != _VERSION:
             raise ValueError(f"version {told['v']!r} of the history is unknown; use a newer program")
-        at = datetime.fromisoformat(told["at"])
-        if at.tzinfo is None:
-            raise ValueError(f"{told['at']!r} has no offset")
-        return Record(
-            service=_text(told, "service"),
-            replica=_text(told, "replica"),
-            at=at,
-            took_ms=float(told["took_ms"]),
-            entries=[_entry(entry) for entry in told["entries"]],
-        )
+        entries = [_entry(entry) for entry in told["entries"]]
+        batches = told.get("batches", [[len(entries), told["at"], told["took_ms"]]])
+        sizes = [_size(size) for size, _, _ in batches]
+        if sum(sizes) != len(entries):
+            raise ValueError(f"{len(entries)} entries are not {sum(sizes)}")
+        return [
+            Record(
+                service=_text(told, "service"),
+                replica=_text(told, "replica"),
+                at=_moment(at),
+                took_ms=_duration(took_ms),
+                entries=entries[end - size : end],
+            )
+            for size, end, (_, at, took_ms) in zip(sizes, accumulate(sizes), batches, strict=True)
+        ]
     except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"no record of the history: {type(error).__name__}: {error}") from None
 
@@ -188,6 +236,19 @@ def _entry(told: Mapping[str, Any]) -> Entry:
     )
 
 
+def _size(size: object) -> int:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise TypeError(f"{size!r} is no number of entries")
+    return size
+
+
+def _moment(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset")
+    return at
+
+
 def _text(told: Mapping[str, Any], name: str) -> str:
     value = told.get(name, "")
     if not isinstance(value, str):
@@ -197,6 +258,13 @@ def _text(told: Mapping[str, Any], name: str) -> str:
 
 def _number(told: Mapping[str, Any], name: str, default: int) -> int:
     value = told.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is no number")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
+        raise TypeError(f"{name} is no number, or out of range")
     return value
+
+
+def _duration(value: object) -> float:
+    # Also false for NaN, which would spoil every mean that it gets into.
+    if not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
+        raise TypeError("took_ms is no number, or out of range")
+    return float(value)
