@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common import saga
@@ -36,6 +37,7 @@ class Work:
     arriving: tuple[Addressed, ...]
     held: frozenset[Key]
     words: str
+    completed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,16 @@ class Stumble:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A batch of letters for a service, when its transaction began, and what its statements were told so far."""
+    """A batch of letters for a service, when its transaction began, and what its statements were told so far.
+
+    `careful`: as after a lost race (`common.unit_of_work.Batch`).
+    """
 
     service: int
     letters: tuple[int, ...]
     late: bool
     told: int = NOTHING
+    careful: bool = True
 
 
 class Bench:
@@ -67,13 +73,16 @@ class Bench:
         self._may_park = may_park
         self._locks: dict[int, frozenset[Key]] = {}
 
-    async def work(self, question: Question, content: int) -> Work | Stumble:
-        """What a service with this content does about a batch of letters."""
+    async def work(self, question: Question, content: int) -> Work | Stumble | None:
+        """What a service with this content does about a batch of letters.
+
+        None if it takes for granted what is not so, and finds out at once: then it is done again, with care.
+        """
         service = saga.SERVICES[question.service]
         batch = tuple(self.letters.value(letter) for letter in question.letters)
         who = f"the slow replica of {service}" if question.told else service
         named = " and ".join(map(str, batch))
-        task = Task(service, batch, TOO_LATE if question.late else IN_TIME)
+        task = Task(service, batch, TOO_LATE if question.late else IN_TIME, question.careful)
         before = self._reads.value(question.told)
         try:
             ending = await self._laboratory.transact(task, before, self.contents.value(content))
@@ -82,6 +91,8 @@ class Bench:
         except Exception as error:  # noqa: BLE001 - production code that stumbles is what we look for
             return Stumble(f"{who} handles {named}", f"{service} stumbles: {type(error).__name__}: {error}")
         pauses = self._pauses(ending, len(before), f"{who} takes {named}," if not before else who)
+        if isinstance(ending, Lost) and not before and not question.careful:
+            return None
         if isinstance(ending, Lost) and not before:
             return Stumble(f"{who} handles {named}", f"{service} loses a race against nobody: {ending.why}")
         if isinstance(ending, Lost):
@@ -99,11 +110,7 @@ class Bench:
     def _decided(
         self, question: Question, ending: Ending, pauses: tuple[Pause, ...], words: str
     ) -> Work | Stumble:
-        arriving = [
-            (listener, self.letters.of(emitted))
-            for emitted in ending.emitted
-            for listener in listeners(emitted.type)
-        ]
+        arriving = self.addressed(ending.emitted)
         for letter_number, outcome in zip(question.letters, ending.outcomes, strict=True):
             letter = self.letters.value(letter_number)
             match outcome:
@@ -116,7 +123,12 @@ class Bench:
         if ending.emitted:
             words += ", emits " + ", ".join(emitted.type for emitted in ending.emitted)
         held = _locked(ending.reads) | ending.changed
-        return Work(pauses, self.contents.of(ending.content), tuple(arriving), held, words)
+        content = self.contents.of(ending.content)
+        return Work(pauses, content, tuple(arriving), held, words, ending.completed)
+
+    def addressed(self, emitted: Iterable[Letter]) -> list[Addressed]:
+        """Letters to everybody who listens."""
+        return [(listener, self.letters.of(letter)) for letter in emitted for listener in listeners(letter.type)]
 
     def _pauses(self, ending: Ending | Lost, told: int, words: str) -> tuple[Pause, ...]:
         reads = ending.reads

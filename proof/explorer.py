@@ -1,6 +1,7 @@
 """Every interleaving of a few sagas, searched exhaustively: `python -m proof.explorer`, or `make explore`.
 
-One unit of work at a time first, then two replicas of a service at once. `--json` prints the figures of it.
+One unit of work at a time first, then with losses and their repair, then two replicas of a service at once.
+`--json` prints the figures of it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from common import barrier
 from proof.cells import named, noting
 from proof.laboratory import Laboratory, open_laboratory
 from proof.races import races, replicated
-from proof.scenarios import Scenario, scenarios
+from proof.scenarios import Scenario, repaired, scenarios
 from proof.search import Search
 
-__all__ = ["Scenario", "Search", "explore_all", "scenarios"]
+__all__ = ["Scenario", "Search", "explore_all", "repaired", "scenarios"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print figures instead of lines")
     parser.add_argument("--only", default="", help="only scenarios with this in their name")
     arguments = parser.parse_args()
-    all_ = (*scenarios(duplicates=arguments.duplicates, two_sagas=True), *races(), *replicated())
+    lossy = repaired(duplicates=1, losses=2)
+    all_ = (*scenarios(duplicates=arguments.duplicates, two_sagas=True), *lossy, *races(), *replicated())
     wanted = [scenario for scenario in all_ if arguments.only in scenario.name]
     with noting() as asked:
         tell = _nothing if arguments.json else _line

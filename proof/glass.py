@@ -39,6 +39,11 @@ _FIND = re.compile(
     r'(?P<select>SELECT .* FROM "(?P<table>\w+)" WHERE "\w+") = ANY\(\$1::\w+\[\]\)'
     r'(?P<order> ORDER BY "\w+")(?P<lock> FOR UPDATE)?'
 )
+#: How `common.reads` reads several tables from PostgreSQL at once: each row comes within a row.
+_ASKED = re.compile(
+    r'SELECT (?P<question>\d+) AS "question", ROW\((?P<columns>[^)]*)\) AS "answer" FROM "(?P<table>\w+)" '
+    r'WHERE (?P<start>"\w+" (?:IN \(SELECT "\w+" FROM "\w+" WHERE "\w+" )?)= ANY\(\$\d+::\w+\[\]\)(?P<end>\)?)'
+)
 
 
 class Unsearchable(Exception):  # noqa: N818 - it says nothing about the production code
@@ -121,9 +126,10 @@ class Glass(SqliteClient):
     async def execute_query(
         self, query: str, values: list[Any] | None = None
     ) -> tuple[int, Sequence[dict[str, Any]]]:
-        """Execute a statement that writes, and count its rows."""
+        """Execute a statement, and count its rows; before `now_writes` there may be none."""
         self._write(query)
-        return self._memory.execute(query, values or []).rowcount, []
+        cursor = self._memory.execute(query, values or [])
+        return cursor.rowcount, [dict(row) for row in cursor]
 
     @translate_exceptions
     async def execute_many(self, query: str, values: list[list[Any]]) -> None:
@@ -135,11 +141,12 @@ class Glass(SqliteClient):
     async def execute_query_dict(self, query: str, values: list[Any] | None = None) -> list[dict[str, Any]]:
         """Answer a statement that reads."""
         find = _FIND.fullmatch(query)
-        if find is None or self.capabilities is SqliteClient.capabilities:
+        asked = [_ASKED.fullmatch(part) for part in query.split(" UNION ALL ")]
+        if (find is None and None in asked) or self.capabilities is SqliteClient.capabilities:
             raise Unsearchable(f"only reads by their keys are known, and none may follow a write: {query}")
         told = next(self._told, None)
         if told is None:
-            told = self._find(query, find, values or [])
+            told = self._find(query, find, values or []) if find else self._ask(query, asked, values or [])
         elif told.sql != query:
             raise Unsearchable(f"what the transaction was told does not make it ask this: {query}")
         self.reads.append(told)
@@ -160,6 +167,18 @@ class Glass(SqliteClient):
         place = columns.index(self._primary[table])
         locked = frozenset((table, row[place]) for row in rows if find["lock"])
         return Read(table, query, columns, rows, locked)
+
+    def _ask(self, query: str, asked: Sequence[re.Match[str] | None], values: list[Any]) -> Read:
+        rows: list[Row] = []
+        tables = []
+        for part, keys in zip(asked, values, strict=True):
+            assert part is not None
+            tables.append(part["table"])
+            places = f"IN ({', '.join('?' * len(keys))}){part['end']}"
+            plain = f'SELECT {part["columns"]} FROM "{part["table"]}" WHERE {part["start"]}{places}'  # noqa: S608 - as above
+            rows += [(int(part["question"]), tuple(row)) for row in self._memory.execute(plain, keys)]
+        named = " and ".join(dict.fromkeys(tables))
+        return Read(named, query, ("question", "answer"), tuple(rows), frozenset())
 
 
 async def open_glass(service: str, tables: Sequence[type[Model]]) -> tuple[TortoiseContext, Glass]:

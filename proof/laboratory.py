@@ -9,7 +9,7 @@ remembered: a search asks millions of times and pays for a few thousand.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -34,13 +34,15 @@ import queue_svc.step
 import reservation_svc.dead_letter
 import reservation_svc.models
 import reservation_svc.step
-from common import db, messages
+from common import db, messages, saga
 from common.barrier import CommandRecord, SagaStep
+from common.janitor import offer_again
 from common.messages import Message
 from common.outbox import Outbox
-from common.recovery import DeadLetter, Done, Outcome
+from common.recovery import DONE, DeadLetter, Done, Outcome
 from common.unit_of_work import Batch
 from notify_svc.handover import Handover
+from payment_svc.settlement import Settlement, settle
 from proof.glass import Content, Glass, Key, Read, Row, open_glass, rows_by_table, using
 
 __all__ = ["Content", "Row"]
@@ -50,11 +52,15 @@ IN_TIME = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DEADLINE = IN_TIME + timedelta(minutes=10)
 TOO_LATE = DEADLINE + timedelta(seconds=1)
 
-_RULES = payment_svc.domain.Rules(limit=1000, deadline=DEADLINE - IN_TIME)
+_RULES = payment_svc.domain.Rules(limit=1000, deadline=DEADLINE - IN_TIME, repeatable=timedelta(days=27))
+_SETTLEMENT = Settlement()
 _HANDLERS: Mapping[
     str, tuple[Callable[..., Awaitable[list[Outcome]]], Callable[..., Awaitable[list[Outcome]]]]
 ] = {
-    "payment": (partial(payment_svc.step.handle, rules=_RULES), payment_svc.dead_letter.handle),
+    "payment": (
+        partial(payment_svc.step.handle, rules=_RULES, settlement=_SETTLEMENT),
+        payment_svc.dead_letter.handle,
+    ),
     "reservation": (
         partial(reservation_svc.step.handle, hold_for=timedelta(hours=1)),
         reservation_svc.dead_letter.handle,
@@ -108,6 +114,8 @@ class Ending:
     wrote: bool
     outcomes: tuple[Outcome, ...]
     emitted: tuple[Letter, ...]
+    completed: tuple[str, ...] = ()
+    """The sagas that payment is to settle, now that this is committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +128,12 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a transaction is to do: a batch of letters, all alive or all dead, and when it began."""
+    """What a transaction is to do: a batch of letters, all alive or all dead; when it began, and how careful."""
 
     service: str
     letters: tuple[Letter, ...]
     now: datetime
+    careful: bool = True
 
 
 class Laboratory:
@@ -178,16 +187,52 @@ class Laboratory:
         after = glass.content()
         if not any(isinstance(outcome, Done) for outcome in outcomes) and after != content:
             raise AssertionError(f"{task.service} changed its tables and did not say done: {outcomes}")
-        emitted = tuple(Letter(event.type, event.body) for event in outbox.events)
         changed = glass.changed(content, after)
-        return Ending(tuple(glass.reads), after, changed, glass.wrote, tuple(outcomes), emitted)
+        completed = _completed(outbox)
+        return Ending(
+            tuple(glass.reads), after, changed, glass.wrote, tuple(outcomes), _emitted(outbox), completed
+        )
+
+    async def settle(self, content: Content, sagas: Collection[str]) -> Reaction:
+        """Let payment settle completed sagas."""
+        context, glass = self._opened[saga.FIRST.service]
+        outbox = Outbox(IN_TIME)
+        glass.begin(content, ())
+        with using(context, glass):
+            await settle(sorted(sagas), IN_TIME, outbox)
+            glass.now_writes()
+            await outbox.writes.flush()
+        return Reaction(glass.content(), DONE, _emitted(outbox))
+
+    async def offer_again(self, service: str, content: Content) -> tuple[Letter, ...]:
+        """What the janitor of a service says again about the sagas that are open there."""
+        context, glass = self._opened[service]
+        outbox = Outbox(TOO_LATE)
+        glass.begin(content, ())
+        glass.now_writes()
+        with using(context, glass):
+            await offer_again(TOO_LATE, outbox, patience=timedelta(0))
+        return _emitted(outbox)
+
+
+def _emitted(outbox: Outbox) -> tuple[Letter, ...]:
+    """What was said; what was put before a person reaches no service."""
+    return tuple(Letter(event.type, event.body) for event in outbox.events if event.parked_because is None)
+
+
+def _completed(outbox: Outbox) -> tuple[str, ...]:
+    """What payment is to settle once the transaction is committed, which it is now."""
+    outbox.committed()
+    completed = tuple(_SETTLEMENT.waiting)
+    _SETTLEMENT.forget(completed)
+    return completed
 
 
 async def _handle(task: Task, outbox: Outbox) -> list[Outcome]:
     handle, bury = _HANDLERS[task.service]
     messages_ = [Message(letter.type, messages.decode_stored(letter.type, letter.body)) for letter in task.letters]
     if not task.letters[0].reason:
-        return await handle(Batch(messages_, task.now, outbox))
+        return await handle(Batch(messages_, task.now, outbox, task.careful))
     dead = [
         DeadLetter(message, letter.reason, "searched", 1)
         for message, letter in zip(messages_, task.letters, strict=True)

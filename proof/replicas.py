@@ -5,7 +5,7 @@ UPDATE` locks the rows it finds until its transaction ends; a statement that wan
 waits, so here it cannot happen. What a transaction writes is seen when it commits. A key that exists by then, or a
 row that is no longer `done`, makes it lose the race: nothing of it happened, its letters are done again.
 
-Three things are left out, and no interleaving that matters is lost by them:
+Four things are left out, and no interleaving that matters is lost by them:
 
 - *Writes and commit are one step.* All writes follow all reads (`proof.glass` insists on it). What a statement
   that writes finds out - a key is taken, a row is no longer `done` - cannot change between it and the commit: it
@@ -14,6 +14,9 @@ Three things are left out, and no interleaving that matters is lost by them:
   no difference when they happen. A transaction therefore runs to its end at once, or stands still after some of
   its reads until somebody else has changed the tables of its service. One that is never overtaken is the same as
   one that ran at once, and is not followed further. Who commits first can always be thought to have run at once.
+- *Care comes and goes.* A service is careful for a second after a lost race. Here any batch may be done with care
+  or without, at any time. One that loses without care although nobody overtook it took something for granted that
+  is not so (that a command is new, say): it is done again with care, which is a step of its own.
 - *Deadlock and crash need no step.* Both undo a transaction, and its letters are delivered again: the world is one
   in which the others did what they did, and it had not begun.
 
@@ -36,6 +39,8 @@ from proof.scenarios import Scenario
 from proof.world import Next, Open, World, Worlds
 
 _AT_ONCE = 2
+#: Services that do the same with care and without: they have nothing to lock, and take nothing for granted.
+ALWAYS_THE_SAME = frozenset({"queue"})
 _NOBODY = frozenset[Key]()
 
 
@@ -47,7 +52,7 @@ class Replicas:
         self._worlds = worlds
         self._scenario = scenario
         self._doubled = {saga.SERVICES.index(service) for service in scenario.replicas}
-        self._works: dict[tuple[int, bool, int, tuple[int, ...], int], Work | Stumble] = {}
+        self._works: dict[tuple[int, Open], Work | Stumble | None] = {}
         self._pairs: dict[int, list[tuple[int, int, int]]] = {}
 
     async def next(self, world: World) -> list[Next]:
@@ -55,42 +60,55 @@ class Replicas:
         found: list[Next] = []
         open_ = self._worlds.open(world)
         for number, letter in dict.fromkeys(self._worlds.letters(world)):
-            found += await self._begun(world, number, (letter,))
+            for careful in self._manners(number, letter):
+                found += await self._begun(world, number, (letter,), careful=careful)
         if self._scenario.batches:
             for number, first, second in self._batches(world):
-                found += await self._begun(world, number, (first, second))
+                for careful in self._manners(number, first):
+                    found += await self._begun(world, number, (first, second), careful=careful)
         for transaction in open_:
             if transaction.overtaken:
                 found += await self._going_on(world, transaction)
         return found
 
-    async def _begun(self, world: World, number: int, letters: tuple[int, ...]) -> Iterator[Next]:
+    def _manners(self, number: int, letter: int) -> tuple[bool, ...]:
+        """Careful or not, where it makes a difference: either may be, as races were lost before or not."""
+        is_same = saga.SERVICES[number] in ALWAYS_THE_SAME or self._is_dead(letter)
+        return (True,) if is_same else (False, True)
+
+    async def _begun(
+        self, world: World, number: int, letters: tuple[int, ...], *, careful: bool
+    ) -> Iterator[Next]:
         """What a replica may do with letters it takes now: all of it, or a part and then stand still."""
         open_ = self._worlds.open(world)
         here = [transaction for transaction in open_ if transaction.service == number] if open_ else []
         if len(here) == _AT_ONCE:
             return iter(())
-        work = await self._work(world, number, letters, late=world.late, told=0)
+        still = Open(number, letters, world.late, 0, overtaken=False, careful=careful)
+        work = await self._work(world, still)
         taken = self._worlds.taken(world, *((number, letter) for letter in letters))
-        still = Open(number, letters, world.late, 0, overtaken=False)
         may_stand = number in self._doubled and len(open_) < self._scenario.slow
         return self._done(taken, still, work, self._held(here), may_stand=may_stand)
 
     async def _going_on(self, world: World, still: Open) -> Iterator[Next]:
         """What a replica may do that was overtaken: the rest of its work, or another part of it."""
-        work = await self._work(world, still.service, still.letters, late=still.late, told=still.told)
+        work = await self._work(world, still)
         alone = self._worlds.resumed(world, still)
         here = [other for other in self._worlds.open(alone) if other.service == still.service]
         return self._done(alone, still, work, self._held(here), may_stand=True)
 
     def _done(
-        self, world: World, still: Open, work: Work | Stumble, held: frozenset[Key], *, may_stand: bool
+        self, world: World, still: Open, work: Work | Stumble | None, held: frozenset[Key], *, may_stand: bool
     ) -> Iterator[Next]:
+        if work is None:
+            return
         if isinstance(work, Stumble):
             yield work.words, work.rule
             return
         if not work.held & held:
             after = self._worlds.changed(world, still.service, work.content)
+            if self._scenario.repair:
+                after = self._worlds.completed(after, work.completed)
             yield work.words, self._worlds.arrived(after, work.arriving)
         if may_stand:
             for pause in work.pauses:
@@ -98,16 +116,13 @@ class Replicas:
                     waiting = still._replace(told=pause.told, overtaken=False)
                     yield pause.words, self._worlds.standing(world, waiting)
 
-    async def _work(
-        self, world: World, number: int, letters: tuple[int, ...], *, late: bool, told: int
-    ) -> Work | Stumble:
-        content = self._worlds.contents(world)[number]
-        question = (content, late, told, letters, number)
-        work = self._works.get(question)
-        if work is None:
-            work = await self._bench.work(Question(number, letters, late, told), content)
-            self._works[question] = work
-        return work
+    async def _work(self, world: World, still: Open) -> Work | Stumble | None:
+        content = self._worlds.contents(world)[still.service]
+        asked = (content, still._replace(overtaken=False))
+        if asked not in self._works:
+            question = Question(still.service, still.letters, still.late, still.told, still.careful)
+            self._works[asked] = await self._bench.work(question, content)
+        return self._works[asked]
 
     def _batches(self, world: World) -> list[tuple[int, int, int]]:
         """Two letters that one transaction may take, in either order: both alive, or both dead."""

@@ -26,8 +26,11 @@ def broken_now(tables: Tables) -> str | None:
     return None
 
 
-def ending(tables: Tables, command: Pay) -> str:
-    """How a saga ended: `done`, `undone`, or what the tables say instead."""
+def ending(tables: Tables, command: Pay, *, lossy: bool = False) -> str:
+    """How a saga ended: `done`, `undone`, or what the tables say instead.
+
+    `lossy`: messages got lost on the way. Then a user may not have been told: nobody waits for a notice.
+    """
     payment = [row["state"] for row in tables["payment"] if row["payment_id"] == command.payment_id]
     confirmed = [row["seat"] for row in tables["reservation"] if row["payment_id"] == command.payment_id]
     taken = [row["amount"] for row in tables["ledger_entry"] if row["saga_id"] == command.payment_id]
@@ -35,12 +38,16 @@ def ending(tables: Tables, command: Pay) -> str:
     notices = [row["kind"] for row in tables["notice"] if row["saga_id"] == command.payment_id]
     one_seat_and_token = len(confirmed) == len(tokens) == 1
     paid = [-row["amount"] for row in tables["payment"] if row["payment_id"] == command.payment_id]
-    if payment == ["COMPLETED"] and one_seat_and_token and taken == paid and notices == ["completed"]:
+    if payment == ["COMPLETED"] and one_seat_and_token and taken == paid and notices in _told("completed", lossy):
         return "done"
     untouched = payment in ([], ["CANCELLED"]) and not confirmed and not tokens and sum(taken) == 0
-    if untouched and notices == ["failed"]:
+    if untouched and notices in _told("failed", lossy):
         return "undone"
     return (
         f"{command.payment_id} is neither done nor undone everywhere: payment {payment or 'none'}, "
         f"seats {confirmed}, points {taken}, tokens {tokens}, notices {notices or 'none'}"
     )
+
+
+def _told(kind: str, lossy: bool) -> list[list[str]]:
+    return [[kind], []] if lossy else [[kind]]

@@ -5,9 +5,10 @@ Each act names what it takes away. They are applied around a search and undone a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -21,9 +22,11 @@ import reservation_svc.step
 from common import barrier, rows, saga
 from common.barrier import Action, Kind, SagaStep, State
 from common.recovery import Done, Outcome
+from payment_svc.settlement import Settlement
 from point_svc.models import Wallet
+from proof import laboratory
 from queue_svc.models import Token
-from reservation_svc.models import Reservation, Seat
+from reservation_svc.models import Reservation
 
 
 def _table(**changed: Action) -> AbstractContextManager[object]:
@@ -92,36 +95,6 @@ def _never_takes_the_points() -> AbstractContextManager[object]:
     return mock.patch.object(point_svc.domain, "deduct", deduct)
 
 
-Rows = list[Any]
-
-
-def _reads_without_lock(table: type[Model]) -> AbstractContextManager[object]:
-    find = rows.find
-
-    async def unlocked(model: type[Model], keys: Collection[str], *, lock: bool = False) -> list[Any]:
-        return await find(model, keys, lock=lock and model is not table)
-
-    return mock.patch.object(rows, "find", unlocked)
-
-
-def _reads_reservations_once() -> AbstractContextManager[object]:
-    """One query saved: what was read before the seats were locked is used after it."""
-    find = rows.find
-    known: dict[str, Any] = {}
-
-    async def once(model: type[Model], keys: Collection[str], *, lock: bool = False) -> Rows:
-        if model is SagaStep:
-            known.clear()
-        if model is Reservation and known:
-            return [known[key] for key in keys if key in known]
-        found: Rows = await find(model, keys, lock=lock)
-        if model is Reservation:
-            known.update((row.reservation_id, row) for row in found)
-        return found
-
-    return mock.patch.object(rows, "find", once)
-
-
 def _on_conflict(table: type[Model], what: str) -> AbstractContextManager[object]:
     """An insert that does not fail when the row exists."""
     written = rows._write  # noqa: SLF001 - sabotage does not knock
@@ -185,6 +158,45 @@ ACTS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "a token serves twice": _token_serves_twice,
     "a seat is sold again": _seat_is_sold_again,
     "a payment is cancelled when it is complete": _cancels_what_is_complete,
+    "a saga that is taken for new overwrites its row": lambda: _overwrites(
+        SagaStep, "state", "answer_type", "answer"
+    ),
+}
+
+
+def _settles_once() -> AbstractContextManager[object]:
+    """A completion that comes again is not told again, whoever missed it the first time."""
+    put = Settlement.put
+    seen: set[str] = set()
+
+    def once(self: Settlement, payment_ids: Sequence[str]) -> None:
+        put(self, [payment_id for payment_id in payment_ids if payment_id not in seen])
+        seen.update(payment_ids)
+
+    return mock.patch.object(Settlement, "put", once)
+
+
+def _never_offers(service: str) -> AbstractContextManager[object]:
+    """A service without a janitor."""
+    offer_again = laboratory.Laboratory.offer_again
+
+    async def idle(
+        self: laboratory.Laboratory, name: str, content: laboratory.Content
+    ) -> tuple[laboratory.Letter, ...]:
+        return () if name == service else await offer_again(self, name, content)
+
+    return mock.patch.object(laboratory.Laboratory, "offer_again", idle)
+
+
+#: What only a search with losses notices: a saga that is never settled, or one that is settled and was not done.
+REPAIR: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
+    "a completion that comes again is not settled again": _settles_once,
+    **{
+        f"{service} has no janitor": partial(_never_offers, service)
+        for service in saga.SERVICES
+        if saga.awaits_settlement(service)
+    },
+    "a settled saga is done again": lambda: _table(settled_forward=Action.DO),
 }
 
 
@@ -200,17 +212,14 @@ _TWO_UNDO = "a seat undone by one, taken by another"
 
 #: What only two replicas of a service can notice.
 RACES: Mapping[str, RaceAct] = {
-    "a wallet is read without a lock": RaceAct("one wallet", lambda: _reads_without_lock(Wallet)),
-    "a seat is read without a lock": RaceAct("one seat", lambda: _reads_without_lock(Seat)),
+    "a wallet is changed without comparing": RaceAct("one wallet", lambda: _compares_nothing(Wallet)),
+    "a reservation is changed without comparing": RaceAct("one seat", lambda: _compares_nothing(Reservation)),
     "a token is used without comparing": RaceAct("one token", lambda: _compares_nothing(Token)),
-    "reservations are read before their seats are locked, and not again": RaceAct(
-        "one seat", _reads_reservations_once
-    ),
     "seats that are not locked are used": RaceAct("a seat held while it is paid for", _trusts_every_seat),
     "compare-and-set compares nothing": RaceAct(_TWO_UNDO, lambda: _compares_nothing(SagaStep)),
     "compare-and-set does not count the rows": RaceAct(_TWO_UNDO, _counts_nothing),
     "a saga's row that exists is overwritten": RaceAct(
-        "payment twice", lambda: _overwrites(SagaStep, "state", "answer_type", "answer")
+        "point twice", lambda: _overwrites(SagaStep, "state", "answer_type", "answer")
     ),
     "a saga's row that exists is left as it is": RaceAct(
         "point twice", lambda: _on_conflict(SagaStep, "DO NOTHING")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from common import saga
@@ -17,7 +17,8 @@ class Scenario:
     `ahead`: so many messages of the first payment are handled before the search begins. `beside`: other commands
     that are on their way together with the payments. `troubled`: the services whose messages may be repeated and
     may die. `replicas`: the services that have two of them; `slow`: how many transactions may stand still at a
-    time; `batches`: whether two messages may be done in one transaction.
+    time; `batches`: whether two messages may be done in one transaction. `repair`: whether payment settles and the
+    janitors offer again what is open; then `losses` messages may get lost, and every saga must still settle.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Scenario:
     replicas: tuple[str, ...] = ()
     slow: int = 1
     batches: bool = False
+    repair: bool = False
+    losses: int = 0
 
 
 def pay(name: str = "p", **changed: object) -> Pay:
@@ -97,4 +100,12 @@ def scenarios(*, duplicates: int, two_sagas: bool) -> tuple[Scenario, ...]:
             0,
             deadline=False,
         ),
+    )
+
+
+def repaired(*, duplicates: int, losses: int) -> tuple[Scenario, ...]:
+    """One saga, with messages that get lost, and with settlement and janitors to mend it."""
+    return tuple(
+        replace(scenario, name=f"{scenario.name}, repaired", repair=True, losses=losses)
+        for scenario in scenarios(duplicates=duplicates, two_sagas=False)
     )

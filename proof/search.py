@@ -4,7 +4,7 @@ A world is the content of the five databases, the messages on their way, and the
 may happen next: a message is delivered, to handlers that are the production code; it is delivered twice (a
 redelivery after the commit, an event published twice, a client that asks again); it dies because its retries are
 spent; the deadline passes. A crash before a commit changes nothing, so it needs no step. What two replicas of one
-service add is in `proof.replicas`.
+service add is in `proof.replicas`; what is lost and repaired, in `proof.repair`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from common.recovery import Dead, Promise, promise
 from proof import rules
 from proof.bench import Bench, listeners
 from proof.laboratory import IN_TIME, Content, Laboratory, Letter, read
+from proof.repair import Repair, Ways
 from proof.replicas import Replicas
 from proof.scenarios import Scenario
 from proof.world import Next, World, Worlds
@@ -50,6 +51,7 @@ class Search:
         self._worlds = Worlds()
         self._bench = Bench(laboratory, may_park=scenario.may_park)
         self._replicas = Replicas(self._bench, self._worlds, scenario)
+        self._repair = Repair(laboratory, self._bench, self._worlds, scenario)
         self._troubled = {saga.SERVICES.index(service) for service in scenario.troubled}
         self._checked: dict[tuple[int, bool], str | None] = {}
         self._dying: dict[int, int | None] = {}
@@ -60,17 +62,26 @@ class Search:
         start = await self._start()
         came_from: dict[World, tuple[World, str] | None] = {start: None}
         waiting = deque([start])
+        ways = Ways()
         while waiting and self.violation is None:
             world = waiting.popleft()
             self.states += 1
             if rule := self._broken(world):
                 self._violated(rule, _timeline(came_from, world))
-            for what, after in (*self._troubles(world), *await self._replicas.next(world)):
+            faults = (*self._troubles(world), *self._repair.faults(world))
+            moves = (*await self._replicas.next(world), *await self._repair.moves(world))
+            for what, after in (*faults, *moves):
                 if isinstance(after, str):
                     self._violated(after, (*_timeline(came_from, world), what))
                 elif after not in came_from:
                     came_from[after] = (world, what)
                     waiting.append(after)
+            if self.scenario.repair:
+                ways.note(world, [after for _, after in moves if isinstance(after, World)])
+        if self.scenario.repair and self.violation is None:
+            stuck = ways.without_end(self._repair.is_settled)
+            if stuck is not None:
+                self._violated("from here it is never settled", _timeline(came_from, stuck))
         return self
 
     async def _start(self) -> World:
@@ -86,6 +97,7 @@ class Search:
             tuple(self._bench.contents.of(content) for content in contents),
             tuple((number, self._bench.letters.of(letter)) for number, letter in letters),
             self.scenario.duplicates,
+            self.scenario.losses,
         )
 
     async def _ahead(self, contents: list[Content], letters: list[tuple[int, Letter]]) -> list[tuple[int, Letter]]:
@@ -135,7 +147,7 @@ class Search:
 
     def _broken(self, world: World) -> str | None:
         """The first promise that this world breaks; None if it keeps them all."""
-        quiet = self._worlds.is_quiet(world)
+        quiet = self._worlds.is_quiet(world) and self._repair.is_settled(world)
         glance = (world.contents, quiet)
         if glance not in self._checked:
             tables: rules.Tables = {}
@@ -143,7 +155,8 @@ class Search:
                 tables |= read(service, self._bench.contents.value(number))
             rule = rules.broken_now(tables)
             if rule is None and quiet:
-                endings = tuple(rules.ending(tables, command) for command in self.scenario.commands)
+                lossy = self.scenario.losses > 0
+                endings = tuple(rules.ending(tables, command, lossy=lossy) for command in self.scenario.commands)
                 self.endings.add(endings)
                 rule = next((ending for ending in endings if ending not in {"done", "undone"}), None)
             self._checked[glance] = rule

@@ -6,6 +6,7 @@ transactions; each set has a number, and what comes of adding to it or taking fr
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -38,7 +39,8 @@ class Numbers(Generic[T]):
 class Open(NamedTuple):
     """A transaction of a replica that stands still between two statements.
 
-    `told`: what its statements were told so far. `overtaken`: its service's tables have changed since.
+    `told`: what its statements were told so far. `overtaken`: its service's tables have changed since. `careful`:
+    it looks before it writes, and locks what others may want.
     """
 
     service: int
@@ -46,16 +48,23 @@ class Open(NamedTuple):
     late: bool
     told: int
     overtaken: bool
+    careful: bool
 
 
 class World(NamedTuple):
-    """Contents of the five databases, messages on their way, and what else decides what may happen next."""
+    """Contents of the five databases, messages on their way, and what else decides what may happen next.
+
+    `duplicates` and `losses`: how many there may still be. `untold`: completed sagas that payment has in memory,
+    and has not settled yet.
+    """
 
     contents: int
     letters: int
     open: int
     duplicates: int
     late: bool
+    losses: int = 0
+    untold: int = 0
 
 
 #: Something that may happen: in words, and the world after it or the rule that it breaks.
@@ -69,13 +78,15 @@ class Worlds:
         self._contents = Numbers[tuple[int, ...]]()
         self._letters = Numbers[tuple[Addressed, ...]](())
         self._open = Numbers[tuple[Open, ...]](())
+        self._untold = Numbers[frozenset[str]](frozenset())
         self._known: dict[tuple[object, ...], int] = {}
 
-    def first(self, contents: tuple[int, ...], letters: tuple[Addressed, ...], duplicates: int) -> World:
+    def first(
+        self, contents: tuple[int, ...], letters: tuple[Addressed, ...], duplicates: int, losses: int
+    ) -> World:
         """Where a search begins: nobody is at work, and all is in time."""
-        return World(
-            self._contents.of(contents), self._letters.of(tuple(sorted(letters))), 0, duplicates, late=False
-        )
+        number = self._letters.of(tuple(sorted(letters)))
+        return World(self._contents.of(contents), number, 0, duplicates, late=False, losses=losses)
 
     def contents(self, world: World) -> tuple[int, ...]:
         """The contents of the five databases, in the order of the saga."""
@@ -101,7 +112,7 @@ class Worlds:
             for letter in letters:
                 rest.remove(letter)
             number = self._known["taken", world.letters, letters] = self._letters.of(tuple(rest))
-        return World(world.contents, number, world.open, world.duplicates, world.late)
+        return World(world.contents, number, world.open, world.duplicates, world.late, world.losses, world.untold)
 
     def arrived(self, world: World, letters: tuple[Addressed, ...]) -> World:
         """The world with more letters on their way."""
@@ -112,7 +123,7 @@ class Worlds:
         if number is None:
             more = tuple(sorted((*self.letters(world), *letters)))
             number = self._known["arrived", world.letters, letters] = self._letters.of(more)
-        return World(world.contents, number, world.open, world.duplicates, world.late)
+        return World(world.contents, number, world.open, world.duplicates, world.late, world.losses, world.untold)
 
     def changed(self, world: World, service: int, content: int) -> World:
         """The world in which a service has this content; whoever stands still in it is overtaken."""
@@ -125,7 +136,19 @@ class Worlds:
             now = (*contents[:service], content, *contents[service + 1 :])
             number = self._known["changed", world.contents, service, content] = self._contents.of(now)
         open_ = self._overtaken(world.open, service) if world.open else world.open
-        return World(number, world.letters, open_, world.duplicates, world.late)
+        return World(number, world.letters, open_, world.duplicates, world.late, world.losses, world.untold)
+
+    def untold(self, world: World) -> frozenset[str]:
+        """The completed sagas that are not settled yet."""
+        return self._untold.value(world.untold)
+
+    def completed(self, world: World, sagas: Collection[str]) -> World:
+        """The world in which payment has to settle these sagas, too."""
+        return world._replace(untold=self._untold.of(self.untold(world) | set(sagas))) if sagas else world
+
+    def told(self, world: World) -> World:
+        """The world in which payment has nothing left to settle, or has forgotten it."""
+        return world._replace(untold=self._untold.of(frozenset()))
 
     def standing(self, world: World, transaction: Open) -> World:
         """The world with one more transaction that stands still."""

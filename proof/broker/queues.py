@@ -179,15 +179,15 @@ class Queue:
             self._expire()
         self._limit()
 
-    def purge(self) -> int:
-        """Forget all that waits; how many."""
-        count = len(self)
-        for held in self:
+    def purge(self, only: Callable[[Message], bool] = lambda _: True) -> int:
+        """Forget all that waits, or `only` some of it; how many."""
+        gone = [held for held in self if only(held.message)]
+        for held in gone:
             self._bytes -= len(held.message.body)
-        self._returned.clear()
-        self._waiting.clear()
+        self._returned = deque(held for held in self._returned if not only(held.message))
+        self._waiting = deque(held for held in self._waiting if not only(held.message))
         self._limit()
-        return count
+        return len(gone)
 
     def close(self) -> None:
         """The queue is deleted: it takes nothing any more, and nothing dies in it."""

@@ -14,8 +14,8 @@ _OF_A_RUN = 250
 _PER_POISON = 40
 
 
-def case(seed: int | str, sagas: int, intensity: float = 1.0) -> Case:
-    """One run: its workload, and how the services are set."""
+def case(seed: int | str, sagas: int, intensity: float = 1.0, *, lossy: bool = False) -> Case:
+    """One run: its workload, and how the services are set; `lossy`: queues lose messages, too."""
     draw = chance(seed, "settings")
     return Case(
         seed=seed,
@@ -25,10 +25,12 @@ def case(seed: int | str, sagas: int, intensity: float = 1.0) -> Case:
         batch_size=draw.choice((1, 7, 50, 200, 200, 200)),
         outbox_limit=draw.choice((100, 20_000)),
         intensity=intensity,
+        lossy=lossy,
     )
 
 
 def cases(seed: int, sagas: int) -> Iterator[Case]:
-    """The runs of a seed, so many sagas in all."""
+    """The runs of a seed, so many sagas in all; every second one is lossy."""
     for number, first in enumerate(range(0, sagas, _OF_A_RUN)):
-        yield case(f"{seed}.{number}" if number else seed, min(_OF_A_RUN, sagas - first))
+        which = f"{seed}.{number}" if number else seed
+        yield case(which, min(_OF_A_RUN, sagas - first), lossy=number % 2 == 1)

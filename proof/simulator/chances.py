@@ -62,7 +62,7 @@ def seeded(seed: int | str) -> Iterator[None]:
             mock.patch.object(secrets, "token_hex", token_hex),
             mock.patch.object(FutureStore, "__init__", ordered),
             # A session makes a source of its own, which would begin with the operating system's randomness.
-            mock.patch.object(bus, "random", SimpleNamespace(Random=lambda: jitter)),
+            mock.patch.object(bus, "random", SimpleNamespace(Random=lambda: jitter, shuffle=jitter.shuffle)),
         ):
             yield
     finally:

@@ -48,9 +48,9 @@ class Curses:
 
     def upon(self, service: runner.Service, incarnation: Incarnation) -> runner.Service:
         """A service that suffers from them."""
-        background: Any = service.background
+        background: list[Any] = list(service.background)
         if service.name == "notify":
-            background = partial(background, channel=self._channel(incarnation))
+            background = [partial(sender, channel=self._channel(incarnation)) for sender in background]
         return dataclasses.replace(
             service,
             handle=self._suffering(service.handle, incarnation),

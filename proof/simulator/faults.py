@@ -49,6 +49,7 @@ class Act(StrEnum):
     UNSURE = "does not hear that its commit is done"
     RESTART = "sees the broker restart"
     UNBIND = "sees a binding disappear"
+    PURGE = "sees a queue lose its messages"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -84,6 +85,7 @@ RATES: Mapping[Moment, Mapping[Act, float]] = {
         Act.SLOW: 3.0,
         Act.RESTART: 0.05,
         Act.UNBIND: 0.2,
+        Act.PURGE: 1.0,
     },
     Moment.STORED: {Act.CRASH: 0.6, Act.LOSE: 0.3},
     Moment.CONFIRM: {Act.CRASH: 0.6, Act.LOSE: 0.3, Act.SLOW: 2.0},
@@ -118,14 +120,17 @@ class Fate(Protocol):
 class Chance:
     """Strikes by chance, more or less often, for as long as it may; it remembers what it did."""
 
-    def __init__(self, chance: random.Random, intensity: float = 1.0) -> None:
+    def __init__(self, chance: random.Random, intensity: float = 1.0, *, lossy: bool = False) -> None:
+        """`lossy`: queues may lose messages, too."""
         self.strikes: list[Strike] = []
         self.reached: Counter[tuple[str, Moment]] = Counter()
         self.over = False
         self._random = chance.random
         # One draw per moment: the acts lie one after the other between 0 and 1.
         self._bars = {
-            moment: tuple((act, intensity * rate / 1000) for act, rate in acts.items())
+            moment: tuple(
+                (act, intensity * rate / 1000) for act, rate in acts.items() if lossy or act is not Act.PURGE
+            )
             for moment, acts in RATES.items()
         }
         self._total = {moment: sum(rate for _, rate in bars) for moment, bars in self._bars.items()}

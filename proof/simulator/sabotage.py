@@ -16,7 +16,7 @@ from unittest import mock
 
 from tortoise import connections
 
-from common import bus, db, outbox, recovery
+from common import bus, db, janitor, outbox, recovery
 from common.barrier import CommandRecord, SagaStep
 from common.bus import Copy, Inbox, Session
 from common.channel import Delivery
@@ -29,6 +29,7 @@ from common.rows import Writes
 from common.unit_of_work import UnitOfWork
 from notify_svc import sender
 from notify_svc.models import Notice
+from payment_svc.settlement import Settlement
 from proof import sabotage
 
 T = TypeVar("T")
@@ -248,7 +249,7 @@ def _sent_before_sending() -> Sabotage:
         life: Life, unit_of_work: UnitOfWork, channel: sender.Channel, leased: list[Notice], _: Observers
     ) -> None:
         sent: dict[str, bool | None] = {notice.saga_id: True for notice in leased}
-        await unit_of_work.run(lambda now, staged: sender._settle(leased, sent, now, staged))  # noqa: SLF001
+        await sender._settled(unit_of_work, leased, sent)  # noqa: SLF001 - as above
         await sender._send_all(life, leased, channel)  # noqa: SLF001 - as above
 
     return mock.patch.object(sender, "_deliver", hasty)
@@ -257,6 +258,20 @@ def _sent_before_sending() -> Sabotage:
 def _not_mandatory() -> Sabotage:
     return mock.patch.object(bus, "is_mandatory", return_value=False)
 
+
+def _no_janitor() -> Sabotage:
+    return mock.patch.object(janitor, "offer_again", mock.AsyncMock(return_value=0))
+
+
+def _settles_nothing() -> Sabotage:
+    return mock.patch.object(Settlement, "put")
+
+
+#: What is taken away where queues lose messages, and how.
+REPAIR: Mapping[str, Callable[[], Sabotage]] = {
+    "no janitor": _no_janitor,
+    "nothing is settled": _settles_nothing,
+}
 
 #: What is taken away, and how.
 ACTS: Mapping[str, Callable[[], Sabotage]] = {

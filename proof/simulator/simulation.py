@@ -52,6 +52,11 @@ _FOR_EVER = 1800.0
 #: Waits between attempts to deliver a notice: as many as in earnest, but shorter, as told below.
 _WAITS = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 4, 8, 16))
 _GLANCE = 5.0
+#: What the janitors bring back. A command that is lost is brought back by who gave it, and a notice by nobody.
+_MAY_BE_LOST = frozenset(key for service in saga.SERVICES for key in saga.emitted_keys(service))
+#: Virtual seconds that a saga may stay open before its event is said again.
+_JANITOR_SECONDS = 40.0
+_NEVER = 1_000_000.0
 #: RabbitMQ's three minutes would say nothing more.
 _DEAD_LETTER_RETRY = 15.0
 _PATIENCE = 9.0
@@ -72,6 +77,9 @@ class Case:
     outbox_limit: int = 20_000
     #: How many more faults than usual there are, where they strike by chance.
     intensity: float = 1.0
+    #: Queues lose messages, too, and the janitors bring them back. Elsewhere there are none: they would also bring
+    #: back what a mistake loses.
+    lossy: bool = False
 
 
 @dataclass(slots=True)
@@ -151,7 +159,9 @@ class _World:
         self._case = case
         self._loop = loop
         self._fate: Chance | Plan = (
-            Chance(chance(case.seed, "faults"), case.intensity) if case.plan is None else Plan(case.plan)
+            Chance(chance(case.seed, "faults"), case.intensity, lossy=case.lossy)
+            if case.plan is None
+            else Plan(case.plan)
         )
         chronicle = Chronicle(loop.time)
         databases = {
@@ -167,7 +177,7 @@ class _World:
 
     async def whole(self) -> None:
         """From the first start to rest."""
-        wires = Wires(self._fate, self.result.chronicle, self._living, self._restart, self._unbind)
+        wires = Wires(self._fate, self.result.chronicle, self._living, self._restart, self._unbind, self._purge)
         self._broker = SimulatedBroker(faults=wires, dead_letter_retry=_DEAD_LETTER_RETRY)
         client = Client(self._broker, self.result.chronicle)
         connects = Connects(self.result.databases)
@@ -258,6 +268,14 @@ class _World:
 
         self._loop.call_later(seconds, mend)
 
+    def _purge(self, number: int) -> None:
+        """Let a queue lose the events that wait in it: whatever follows the first step, but for notices."""
+        services = [service for service in saga.SERVICES if saga.awaits_settlement(service)]
+        queue = self._broker.core.queues.get(topology.events_queue(services[number % len(services)]))
+        if queue is not None:
+            lost = queue.purge(lambda message: message.keys[0] in _MAY_BE_LOST)
+            self.result.chronicle.tell("broker", f"loses {lost} messages of {queue.name}")
+
     def _struck(self, strike: Strike) -> None:
         self.result.chronicle.tell(strike.service, str(strike))
 
@@ -287,6 +305,11 @@ class _World:
             ((count,),) = database.raw.execute('SELECT COUNT(*) FROM "outbox"').fetchall()
             if count:
                 return f"{count} events in the outbox of {service}"
+        for service in filter(saga.awaits_settlement, saga.SERVICES if self._case.lossy else ()):
+            open_ = "SELECT COUNT(*) FROM saga_step WHERE state = 'done'"
+            ((count,),) = self.result.databases[service].raw.execute(open_).fetchall()
+            if count:
+                return f"{count} sagas open in {service}"
         notices = "SELECT COUNT(*) FROM notice WHERE state = 'PENDING'"
         ((count,),) = self.result.databases["notify"].raw.execute(notices).fetchall()
         return f"{count} notices" if count else ""
@@ -327,7 +350,7 @@ def _service(incarnation: Incarnation, case: Case) -> tuple[runner.Service, Sett
     told: dict[str, Any] = {"payment_limit": LIMIT} if kind is PaymentSettings else {}
     with mock.patch.dict(os.environ, clear=True):
         settings = kind(
-            rabbitmq_url=f"amqp://saga-{incarnation.service}@broker/?name={incarnation.name}",
+            rabbitmq_url=f"amqp://{incarnation.service}@broker/?name={incarnation.name}",
             batch_size=case.batch_size,
             outbox_limit=case.outbox_limit,
             # One deploys for all; the others only look. Each session that declares costs hundreds of calls.
@@ -335,6 +358,7 @@ def _service(incarnation: Incarnation, case: Case) -> tuple[runner.Service, Sett
             # Shorter than in earnest: waiting is free, but whoever polls meanwhile costs real time.
             retry_delays="1s,5s,20s",
             unknown_type_hours=0.01,
+            janitor_seconds=_JANITOR_SECONDS if case.lossy else _NEVER,
             **told,
         )
     settings = settings.model_copy(update={"database_url": "sqlite://:memory:"})

@@ -165,7 +165,7 @@ def _unsaid(run: Run) -> Iterator[Violation]:
         step = saga.step_of(service)
         for saga_id, state in _rows(run, service, "SELECT saga_id, state FROM saga_step"):
             wanted = []
-            if state in {"done", "undone"} and step.refusals:
+            if state in {"done", "settled", "undone"} and step.refusals:
                 wanted.append(step.emits)
             if state == "undone" and step.compensation:
                 wanted.append(step.compensation)

@@ -33,12 +33,14 @@ class Wires:
         living: dict[str, Incarnation],
         restart: Callable[[float], None],
         unbind: Callable[[int, float], None],
+        purge: Callable[[int], None],
     ) -> None:
         self._fate = fate
         self._chronicle = chronicle
         self._living = living
         self._restart = restart
         self._unbind = unbind
+        self._purge = purge
 
     def at(self, boundary: Boundary, where: str, what: str) -> Fault | Delay | None:
         """What happens now, in the broker's words."""
@@ -77,6 +79,8 @@ class Wires:
                 return Fault.LOSE
             case Act.UNBIND:
                 self._unbind(strike.number, strike.seconds)
+            case Act.PURGE:
+                self._purge(strike.number)
         return None
 
 

@@ -241,14 +241,14 @@ def poison(count: int, chance: random.Random) -> list[Told]:
         ("invalid_fields", _json(pay | {"amount": "1"}), None),
         ("duplicate_field", b'{"payment_id": "x", "payment_id": "y"}', None),
         ("wrong_content_type", _json(pay), "text/plain"),
-        ("unknown_type", _json(pay), None),
+        ("not_its_owner", _json(pay), None),
     )
     told = []
     for number in range(count):
         reason, body, content_type = chance.choice(kinds)
         key = chance.choice((saga.FIRST.on, "reservation.hold", "point.top_up", "queue.enter"))
         exchange = topology.EVENTS
-        if reason == "unknown_type":
+        if reason == "not_its_owner":
             key, exchange = topology.return_key(chance.choice(saga.SERVICES)), topology.RECOVERY
         # Blanks make each one different, and change nothing for whoever reads JSON.
         body += b" " * number

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from proof import sabotage
-from proof.explorer import Scenario, Search, scenarios
+from proof.explorer import Scenario, Search, repaired, scenarios
 from proof.laboratory import open_laboratory
 
 SEARCHED = scenarios(duplicates=1, two_sagas=False)
+LOSSY = repaired(duplicates=0, losses=2)
 CONFLICTS = [scenario for scenario in scenarios(duplicates=0, two_sagas=True) if len(scenario.commands) > 1]
 
 
@@ -20,6 +21,26 @@ async def test_one_saga_is_whole_or_undone_in_every_interleaving(scenario: Scena
 
     assert search.violation is None, str(search.violation)
     assert search.states > 1000, "the search went nowhere"
+
+
+@pytest.mark.parametrize("scenario", LOSSY, ids=lambda scenario: scenario.name)
+async def test_one_saga_settles_whatever_gets_lost(scenario: Scenario) -> None:
+    """From every world that can be reached a way leads to one in which it is settled, all of it or nothing."""
+    async with open_laboratory() as laboratory:
+        search = await Search(laboratory, scenario).run()
+
+    assert search.violation is None, str(search.violation)
+    assert search.states > 100, "the search went nowhere"
+
+
+@pytest.mark.parametrize("act", sabotage.REPAIR)
+async def test_the_search_notices_when_a_repair_is_taken_out(act: str) -> None:
+    """A saga that stays open for ever breaks no promise at any moment: only that no way leads on tells it."""
+    async with open_laboratory() as laboratory:
+        with sabotage.REPAIR[act]():
+            search = await Search(laboratory, LOSSY[0]).run()
+
+    assert search.violation is not None, f"nobody noticed: {act}"
 
 
 @pytest.mark.parametrize("act", sabotage.ACTS)

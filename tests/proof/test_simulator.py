@@ -41,6 +41,23 @@ def test_the_promise_holds_whatever_strikes(seed: int) -> None:
     assert result.crashes.total() > 5, "too little went wrong to prove anything"
 
 
+def test_every_saga_settles_though_queues_lose_messages() -> None:
+    """The janitors say again what got lost, and payment settles in the end what is complete."""
+    result = run(case(3, SAGAS, INTENSITY, lossy=True))
+
+    assert not broken(result)
+    assert sum(strike.act is Act.PURGE for strike in result.strikes) > 1, "too little got lost to prove anything"
+
+
+@pytest.mark.parametrize("act", sabotage.REPAIR)
+def test_the_simulation_notices_when_a_repair_is_taken_out(act: str) -> None:
+    """What got lost stays lost then, and the run never comes to rest."""
+    with sabotage.REPAIR[act]():
+        noticed = any(broken(run(case(seed, SABOTAGED, INTENSITY, lossy=True))) for seed in range(TRIES))
+
+    assert noticed, f"nobody noticed: {act}"
+
+
 def test_the_promise_holds_for_a_seed_that_nobody_has_tried() -> None:
     """Each run of the tests looks somewhere new; the seed in the message replays it."""
     seed = secrets.randbelow(1_000_000)
