@@ -11,9 +11,12 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 
 PY := .venv/bin/python
 STAMP := .venv/requirements-installed
-CODE := $(wildcard common payment_svc reservation_svc point_svc queue_svc notify_svc ops tools proof tests benchmarks)
+CODE := $(wildcard common payment_svc reservation_svc point_svc queue_svc notify_svc ops tools proof tests benchmarks containers chaos fuzz)
 # More for pytest: make test ARGS="-k ledger -x"
 ARGS ?=
+# Two processes share out the tests, by file, or by room where a broker or an engine is shared (tests/conftest.py): while
+# one waits for a broker or a container, the other computes. With ARGS=-n0 there is one.
+LANES := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help
 help: ## What can be made
@@ -60,7 +63,7 @@ status: setup ## Say what runs
 	@$(PY) -m tools.stack status
 
 # What tests start in Docker is labelled; what is still there after them was left by a test that was cut off.
-# The second label names this checkout, as tests/e2e/system.py writes it: another one may be testing, too.
+# The second label names this checkout, as containers/labels.py writes it: another one may be testing, too.
 OURS = --filter label=concert-saga=test --filter label=concert-saga.checkout=$$($(PY) -c \
 	'import hashlib, os; print(hashlib.sha256(os.path.realpath(".").encode()).hexdigest()[:12])')
 TIDY = docker ps -aq $(OURS) | xargs -r docker rm -fv; \
@@ -81,7 +84,7 @@ test: setup ## All tests; Docker and images are found, or made
 	export $$(cat var/images.env); \
 	$(PY) -m tools.broker install || echo "Going on: a broker in a container serves too."; \
 	$(PY) -m tools.browser; \
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(LANES) $(ARGS)
 
 .PHONY: test-native
 test-native: setup ## The tests that need no container, only an installed RabbitMQ
@@ -102,11 +105,15 @@ imports: setup ## Who may import whom
 
 .PHONY: generated
 generated: setup ## Whether the generated files are fresh
-	@$(PY) -m tools.generate --check && $(PY) -m benchmarks.report --check
+	@$(PY) -m tools.generate --check && $(PY) -m benchmarks.report --check && $(PY) -m chaos.report --check
 
 .PHONY: generate
 generate: setup ## Write the generated files anew
 	@$(PY) -m tools.generate
+
+.PHONY: certs
+certs: setup ## Certificates for development: an authority, the broker's, and one for each of its users
+	@$(PY) -m tools.certs
 
 .PHONY: migrations
 migrations: setup ## Write migrations for tables that changed
@@ -152,9 +159,32 @@ flames: setup ## Flame graphs of the five services under load
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/bench.txt
 	@$(PY) -m benchmarks --experiments profile --contenders postgres --json benchmarks/results/flames.json
 
+# SEED= repeats a run's choices, MINUTES= makes round after round, FAULTS=a,b chooses, RATE= payments a second.
+CHAOS = $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FAULTS),--faults $(FAULTS)) \
+	$(if $(RATE),--rate $(RATE)) $(ARGS)
+
+.PHONY: chaos
+chaos: setup ## Every fault under load in containers (an hour), then docs/reliability.md; SEED= MINUTES= FAULTS= RATE=
+	@status=0; $(PY) -m chaos $(CHAOS) || status=$$?; $(PY) -m chaos.report && exit $$status
+
+.PHONY: soak
+soak: setup ## An hour of load with a fault every minute: what grows?
+	@status=0; $(PY) -m chaos --soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) \
+		$(if $(RATE),--rate $(RATE)) $(ARGS) || status=$$?; $(PY) -m chaos.report && exit $$status
+
 .PHONY: simulate
 simulate: setup ## Thousands of sagas in virtual time, faults at every boundary; SEED= and SAGAS= choose
 	@SEED="$(SEED)" SAGAS="$(SAGAS)" $(PY) -m proof.simulator $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup ## Hostile input by the million, and thousands through a real broker; SECONDS= for each target, MESSAGES=
+	@$(PY) -m fuzz --seconds $(or $(SECONDS),60) $(ARGS)
+	@FUZZ_MESSAGES=$(or $(MESSAGES),5000) FUZZ_RESULT=$(if $(findstring --keep,$(ARGS)),fuzz/results/storm.json) \
+		$(PY) -m pytest -q tests/native/test_native_fuzz.py
+
+.PHONY: matrix
+matrix: setup ## The tests on other versions of broker, database and Python, as far as they can be had; docs/versions.md
+	@status=0; $(PY) -m tools.matrix $(ARGS) || status=$$?; $(PY) -m tools.generate && exit $$status
 
 .PHONY: mutants
 mutants: setup ## Change the deciding code in small ways; a test must notice each (20 minutes)

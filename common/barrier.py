@@ -6,7 +6,7 @@ Whatever arrives, however often and in whatever order, `TABLE` decides; a servic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum, auto
@@ -15,9 +15,10 @@ from typing import Protocol
 from tortoise import fields
 from tortoise.models import Model
 
-from common import rows, saga
-from common.messages import Body, Failed, ForwardEvent, Message, Pay, Rejected, decode_stored
+from common import saga
+from common.messages import Body, Failed, ForwardEvent, Message, Pay, Rejected, Settled, decode_stored
 from common.outbox import Outbox
+from common.reads import Reads
 from common.recovery import Dead, DeadLetter, Deed, Done, Outcome, Parked
 from common.rows import Writes
 from common.unit_of_work import Batch
@@ -26,9 +27,13 @@ PROTOCOL_BROKEN = "protocol_broken"
 
 
 class State(StrEnum):
-    """What became of a saga in one service. Every state but `done` is the end."""
+    """What became of a saga in one service.
+
+    Every state but `done` is final: nothing more is expected. What comes after the pivot is final when it is done.
+    """
 
     DONE = "done"
+    SETTLED = "settled"
     UNDONE = "undone"
     FAILED = "failed"
     CLOSED = "closed"
@@ -40,6 +45,7 @@ class Kind(Enum):
     FORWARD = auto()
     FAILURE = auto()
     DEAD_LETTER = auto()
+    SETTLEMENT = auto()
 
 
 class Action(Enum):
@@ -55,6 +61,10 @@ class Action(Enum):
     """Remember never to do it."""
     FAIL = auto()
     """End the saga here, and tell everybody."""
+    SETTLE = auto()
+    """Note that the whole saga is complete; then the row is `settled`."""
+    BREAK = auto()
+    """The protocol is broken: touch nothing, a person must look."""
     NOTHING = auto()
 
 
@@ -65,6 +75,9 @@ TABLE: Mapping[tuple[State | None, Kind], Action] = {
     (State.DONE, Kind.FORWARD): Action.ANSWER,
     (State.DONE, Kind.FAILURE): Action.UNDO,
     (State.DONE, Kind.DEAD_LETTER): Action.NOTHING,
+    (State.SETTLED, Kind.FORWARD): Action.ANSWER,
+    (State.SETTLED, Kind.FAILURE): Action.BREAK,
+    (State.SETTLED, Kind.DEAD_LETTER): Action.NOTHING,
     (State.FAILED, Kind.FORWARD): Action.ANSWER,
     (State.FAILED, Kind.FAILURE): Action.NOTHING,
     (State.FAILED, Kind.DEAD_LETTER): Action.NOTHING,
@@ -74,7 +87,18 @@ TABLE: Mapping[tuple[State | None, Kind], Action] = {
     (State.CLOSED, Kind.FORWARD): Action.ANSWER,
     (State.CLOSED, Kind.FAILURE): Action.NOTHING,
     (State.CLOSED, Kind.DEAD_LETTER): Action.NOTHING,
+    (None, Kind.SETTLEMENT): Action.BREAK,
+    (State.DONE, Kind.SETTLEMENT): Action.SETTLE,
+    (State.SETTLED, Kind.SETTLEMENT): Action.NOTHING,
+    (State.FAILED, Kind.SETTLEMENT): Action.BREAK,
+    (State.UNDONE, Kind.SETTLEMENT): Action.BREAK,
+    (State.CLOSED, Kind.SETTLEMENT): Action.BREAK,
 }
+
+
+def final_states(service: str) -> tuple[State, ...]:
+    """The states of rows that a service may forget one day."""
+    return tuple(state for state in State if state is not State.DONE or not saga.awaits_settlement(service))
 
 
 class SagaStep(Model):
@@ -93,6 +117,8 @@ class SagaStep(Model):
 
         table = "saga_step"
         table_description = "what became of a saga in this service"
+        # The janitor's way to what is still open, and to what may be forgotten, the oldest first.
+        indexes = (("state", "changed_at"),)
 
 
 class CommandRecord(Model):
@@ -163,20 +189,41 @@ class Barrier:
         self._new_commands: list[CommandRecord] = []
 
     @classmethod
-    async def load(cls, service: str, messages: Sequence[Message], *, now: datetime, outbox: Outbox) -> Barrier:
-        """Read the rows of every saga and command in `messages`: at most one statement for each table."""
+    async def load(
+        cls,
+        service: str,
+        messages: Sequence[Message],
+        *,
+        now: datetime,
+        outbox: Outbox,
+        beside: Reads | None = None,
+        unknown: Collection[str] = (),
+    ) -> Barrier:
+        """Read the rows of every saga and command in `messages`, and, at once with them, what `beside` asks for.
+
+        `unknown`: sagas that are taken to have no row, and are not looked for. All that is decided about them must
+        insert the row, which fails if there is one (IntegrityError).
+        """
         barrier = cls(service, now, outbox)
-        sagas = {message.key for message in messages if saga.is_of_a_saga(message.type)}
-        commands = {message.key for message in messages if not saga.is_of_a_saga(message.type)}
+        sagas, commands = set[str](), set[str]()
+        for message in messages:
+            if isinstance(message.body, Settled):
+                sagas.update(message.body.payment_ids)
+            else:
+                (sagas if saga.is_of_a_saga(message.type) else commands).add(message.key)
         barrier._failing = {
             message.key for message in messages if saga.binding_of(message.type) == saga.ANY_FAILED
         }
-        for row in await rows.find(SagaStep, sagas):
+        reads = beside or Reads()
+        steps = reads.find(SagaStep, sagas.difference(unknown))
+        records = reads.find(CommandRecord, commands)
+        await reads.fetch()
+        for row in steps:
             state = State(row.state)
             barrier._rows[row.saga_id] = _Row(
                 row.saga_id, state, now, state, row.fingerprint, row.answer_type, row.answer
             )
-        for record in await rows.find(CommandRecord, commands):
+        for record in records:
             barrier._commands[record.command_id] = record
         return barrier
 
@@ -184,6 +231,11 @@ class Barrier:
         """What this service said when it did its part; None unless its part is done."""
         row = self._row(saga_id)
         return decode_stored(row.answer_type, row.answer) if row.state is State.DONE and row.answer else None
+
+    def is_settled(self, message: Message) -> bool:
+        """Whether this is the message of a saga that is settled here, and not other content under its id."""
+        row = self._rows.get(message.key)
+        return row is not None and row.state is State.SETTLED and not self._is_other_content(row, message)
 
     def to_undo(self) -> list[Body]:
         """What this service said in the sagas that the batch's failures end: what undoing them will touch."""
@@ -239,11 +291,36 @@ class Barrier:
                     assert self._step.compensation is not None
                     self._stage(self._step.compensation, event.encode(), message)
                     self._end(row, State.UNDONE, message.body)
+            case Action.BREAK:
+                return Parked(PROTOCOL_BROKEN, f"{message.key} is settled here; nothing can fail after the pivot")
             case Action.NOTHING:
                 pass
             case other:
                 raise AssertionError(f"a failure never makes a service {other.name}")
         return Done(deed)
+
+    def settlement(self, message: Message) -> Outcome:
+        """Note which sagas are settled; those that cannot be are put before a person."""
+        assert isinstance(message.body, Settled)
+        torn = []
+        for saga_id in message.body.payment_ids:
+            row = self._row(saga_id)
+            match TABLE[row.state, Kind.SETTLEMENT]:
+                case Action.SETTLE:
+                    row.state = State.SETTLED
+                case Action.BREAK:
+                    torn.append(saga_id)
+        if torn:
+            known = ", ".join(f"{saga_id} ({self._row(saga_id).state or 'unknown'})" for saga_id in torn[:5])
+            more = f" and {len(torn) - 5} more" if len(torn) > 5 else ""
+            self._outbox.park(
+                message.type,
+                message.key,
+                Settled(payment_ids=torn).encode(),
+                reason=PROTOCOL_BROKEN,
+                detail=f"complete for payment, but not done here: {known}{more}; was this database restored?",
+            )
+        return Done()
 
     def dead_letter(self, letter: DeadLetter) -> Outcome:
         """Decide a terminal failure: end the saga here, unless this service's part is done or closed."""

@@ -25,12 +25,16 @@ from common import history, recovery, topology, wire
 from common.channel import Channel, Delivery, Publish
 from common.history import Record
 from common.outbox import Confirmation, Confirmed, Event, is_mandatory, message_id
-from common.settings import Delay
+from common.settings import Delay, addresses
 from common.telemetry import log
 from common.topology import Topology
 from common.wire import Properties
 
 _SECONDS_TO_CLOSE = 2.0
+#: How long an ack may wait for those that follow, and how many messages do not wait: one frame acks them all.
+#: What a crash leaves unacked is delivered again, and absorbed.
+_SECONDS_TO_ACK = 0.05
+_MANY = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,9 @@ class Inbox:
         self._batch = batch
         self._waiting: list[Delivery] = []
         self._is_due = False
+        self._done = 0
+        self._last_done = 0
+        self._acking: asyncio.TimerHandle | None = None
 
     def __bool__(self) -> bool:
         return self._is_due
@@ -87,12 +94,38 @@ class Inbox:
         return taken
 
     async def ack(self, deliveries: Sequence[Delivery], *, all_before: bool) -> None:
-        """Acknowledge these; `all_before`: and with one frame, as nothing older is unanswered."""
-        if all_before:
-            await self.channel.ack(deliveries[-1].tag, multiple=True)
-        else:
+        """Acknowledge these at once; `all_before`: soon, as nothing older is unanswered, and one frame will do."""
+        if not all_before:
+            await self.ack_rest()
             for delivery in deliveries:
                 await self.channel.ack(delivery.tag, multiple=False)
+            return
+        self._done += len(deliveries)
+        self._last_done = deliveries[-1].tag
+        if self._done >= _MANY:
+            await self.ack_rest()
+        elif self._acking is None:
+            self._acking = asyncio.get_running_loop().call_later(_SECONDS_TO_ACK, self._ack_soon)
+
+    async def ack_rest(self) -> None:
+        """Acknowledge what is done and still waits to be."""
+        if self._acking is not None:
+            self._acking.cancel()
+            self._acking = None
+        if self._done:
+            self._done = 0
+            await self.channel.ack(self._last_done, multiple=True)
+
+    def _ack_soon(self) -> None:
+        self._acking = None
+        try:
+            self.channel.ack_at_once(self._last_done)
+        except asyncio.QueueFull:
+            self._acking = asyncio.get_running_loop().call_later(_SECONDS_TO_ACK, self._ack_soon)
+        except (aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError) as error:
+            log.debug("an ack came too late: its messages are delivered again", error=str(error))
+        else:
+            self._done = 0
 
 
 class Session:
@@ -107,6 +140,7 @@ class Session:
         self._events: Channel
         self._copies: Channel
         self._history: Channel
+        self._gathered = history.Gathered(self._tell)
         self._tells = True
         self._chance = random.Random()  # noqa: S311 - jitter
 
@@ -148,6 +182,12 @@ class Session:
         """Ask for no more deliveries; those already here stay in their inboxes."""
         for inbox in inboxes:
             await inbox.channel.stop_consuming()
+
+    async def finish(self, inboxes: Sequence[Inbox]) -> None:
+        """Ack and tell the history what is done, before this session is closed."""
+        for inbox in inboxes:
+            await inbox.ack_rest()
+        self._gathered.tell()
 
     async def declare(self, objects: Topology) -> None:
         """Make the broker's objects as the saga table says, and remove bindings that it no longer lists."""
@@ -199,18 +239,23 @@ class Session:
                 raise SessionEnded(copy.routing_key)
 
     def tell(self, record: Record) -> None:
-        """Tell the history what was done; whatever is wrong with it, what was done is done."""
+        """Tell the history what was done, soon; whatever is wrong with it, what was done is done."""
+        self._gathered.add(record)
+
+    def _tell(self, records: Sequence[Record]) -> None:
+        if self.is_over:
+            return
         try:
             self._history.let_go(
                 Publish(
                     exchange=topology.RECOVERY,
                     routing_key=topology.history_key(self.service),
-                    body=history.encode(record),
+                    body=history.encode(*records),
                     properties=Properties(
                         content_type="application/json",
                         app_id=self.service,
                         user_id=self.user,
-                        timestamp=int(record.at.timestamp()),
+                        timestamp=int(records[-1].at.timestamp()),
                     ),
                     mandatory=False,
                 )
@@ -321,9 +366,35 @@ class Session:
 
 @contextlib.asynccontextmanager
 async def open_session(url: str, service: str) -> AsyncIterator[Session]:
-    """Connect twice and give a session; raises ConnectionError and its kin when the broker is away."""
+    """Connect twice and give a session; raises ConnectionError and its kin when the broker is away.
+
+    Of several addresses one is taken that answers, in an order of chance: so the nodes of a cluster share the
+    services, and one that is lost is not every service's first choice.
+    """
     wire.install()
-    session = Session(service, user_of(url))
+    nodes = addresses(url)
+    random.shuffle(nodes)
+    async with contextlib.AsyncExitStack() as stack:
+        for node in nodes:
+            try:
+                consuming, publishing = await stack.enter_async_context(_connections(node, service))
+            except Exception as error:
+                if node is nodes[-1]:
+                    raise
+                log.info("a node of the broker is away; trying another", error=str(error)[:200])
+            else:
+                break
+        session = Session(service, user_of(node))
+        await session.open(consuming, publishing)
+        try:
+            yield session
+        finally:
+            session.end("closed by the service")
+
+
+@contextlib.asynccontextmanager
+async def _connections(url: str, service: str) -> AsyncIterator[tuple[AbstractConnection, AbstractConnection]]:
+    """Two connections to one node, closed at the end; one to consume, one to publish."""
     async with contextlib.AsyncExitStack() as stack:
         opened = []
         for use in ("consume", "publish"):
@@ -331,11 +402,7 @@ async def open_session(url: str, service: str) -> AsyncIterator[Session]:
             stack.push_async_callback(_close, connection)
             opened.append(connection)
         consuming, publishing = opened
-        await session.open(consuming, publishing)
-        try:
-            yield session
-        finally:
-            session.end("closed by the service")
+        yield consuming, publishing
 
 
 def _short(text: str | None) -> str | None:

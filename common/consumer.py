@@ -8,6 +8,7 @@ a whole, its messages are done again one at a time.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
 import time
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar, assert_never
 
-from common import db, messages, recovery, saga, topology
+from common import db, messages, recovery, retention, rights, saga, topology
 from common.bus import Copy, Inbox, Session, SessionEnded
 from common.channel import Delivery
 from common.history import REPLICA, Became, Entry, Observers, Record
@@ -32,6 +33,8 @@ from common.wire import UNREADABLE
 _SUSPECT_AFTER = 5
 #: How often a message that lost a race against another replica is done again at once.
 _RACES = 5
+#: How long to take care after a lost race: where one was, there are more.
+_SECONDS_OF_CARE = 1.0
 _MAX_HEADERS = 64
 
 M = TypeVar("M", Message, DeadLetter)
@@ -87,14 +90,17 @@ class Consumer(Generic[M]):
     ) -> None:
         self._session = session
         self._settings = settings
+        self._retention = timedelta(hours=settings.retention_hours)
         self._unit_of_work = unit_of_work
         self._relay = relay
         self._reading: Reading[M] = reading
         self._handle: Handle[M] = handle
         self._observers = observers
+        self._asks_who = rights.are_checked(session.service, session.user, settings.publishers)
         self._inboxes: list[Inbox] = []
         self._arrived = asyncio.Event()
         self._stopped = False
+        self._careful_until = -math.inf
 
     async def listen(self, queue: str, *, gather: float = 0) -> Inbox:
         """Start to consume a queue; `gather`: seconds that a message waits there for company."""
@@ -152,24 +158,34 @@ class Consumer(Generic[M]):
             user_id=delivery.user_id,
             headers=delivery.headers,
         )
+        if self._asks_who and not _may(origin):
+            # Before anything else: a copy of ours would lend it our name.
+            detail = f"{origin.publisher or 'nobody'} signed it, who may not say {origin.type}"
+            return _Opened(delivery, origin, None, Parked(rights.NOT_ITS_OWNER, messages.printable(detail)))
         try:
             content = self._reading.read(_decode(self._session.service, delivery, origin), origin)
         except (Malformed, UnknownType) as error:
             return _Opened(delivery, origin, None, disposition(self._settings)(origin, error, _now()))
         if isinstance(content, Outcome):
             return _Opened(delivery, origin, None, content)
-        return _Opened(delivery, origin, content)
+        late = retention.too_old(
+            self._session.service, _message(content).body, retention=self._retention, now=_now()
+        )
+        return _Opened(delivery, origin, content, late)
 
     async def _decide(self, opened: Sequence[_Opened[M]]) -> list[_Decided]:
         readable = [message for message in opened if message.settled is None]
         decided = iter(await self._attempt(readable) if readable else ())
         return [_Decided(message.settled) if message.settled else next(decided) for message in opened]
 
-    async def _attempt(self, opened: Sequence[_Opened[M]], races: int = _RACES) -> list[_Decided]:
+    async def _attempt(
+        self, opened: Sequence[_Opened[M]], races: int = _RACES, *, careful: bool = False
+    ) -> list[_Decided]:
+        careful = careful or time.monotonic() < self._careful_until
         contents = [message.content for message in opened if message.content is not None]
 
         async def unit(now: datetime, outbox: Outbox) -> list[_Decided]:
-            outcomes = await self._handle(Batch(contents, now, outbox))
+            outcomes = await self._handle(Batch(contents, now, outbox, careful))
             if len(outcomes) != len(contents):
                 raise RuntimeError(f"{len(outcomes)} outcomes for {len(contents)} messages")
             said: dict[tuple[str, str], list[Event]] = {}
@@ -187,11 +203,15 @@ class Consumer(Generic[M]):
             fault = db.classify(error)
             if fault is db.Fault.AWAY:
                 raise
+            if fault is db.Fault.RACE:
+                self._careful_until = time.monotonic() + _SECONDS_OF_CARE
+                if not careful:
+                    return await self._attempt(opened, races, careful=True)
             if len(opened) > 1:
                 log.info("a batch failed; doing it one at a time", size=len(opened), error=str(error)[:200])
                 return [decided for message in opened for decided in await self._attempt([message])]
             if fault is db.Fault.RACE and races:
-                return await self._attempt(opened, races - 1)
+                return await self._attempt(opened, races - 1, careful=True)
             return [_Decided(self._reading.dispose(opened[0].origin, error, _now()))]
 
     async def _settle(
@@ -313,7 +333,8 @@ def reading_dead_letters(settings: Settings) -> Reading[DeadLetter]:
     def dispose(origin: Origin, error: Exception, _: datetime) -> Outcome:
         # A dead letter that cannot be decided now goes round again; nothing can be lost by that.
         detail = messages.printable(f"{type(error).__name__}: {error}")
-        if db.classify(error) is db.Fault.DATA:
+        # A letter that an operator wrote must not come back as the message that it is a letter of.
+        if origin.aborted or db.classify(error) is db.Fault.DATA:
             return Parked(recovery.DEAD_LETTER_FAILED, detail)
         attempt = origin.history.attempts + 1
         return Retry(levels - 1, recovery.DEAD_LETTER_FAILED, detail, attempt, persistent=True)
@@ -335,13 +356,15 @@ def disposition(settings: Settings) -> Callable[[Origin, Exception, datetime], O
     return dispose
 
 
+def _may(origin: Origin) -> bool:
+    return rights.may_abort(origin.publisher) if origin.aborted else rights.may_say(origin.publisher, origin.type)
+
+
 def _decode(service: str, delivery: Delivery, origin: Origin) -> Message:
     if UNREADABLE in delivery.headers:
         raise Malformed("bad_headers", "the headers break the rules of AMQP and cannot be read")
-    if origin.type == topology.dead_queue(service):
-        raise Malformed(
-            "unknown_origin", "neither this service nor the broker says how it came to the dead letters"
-        )
+    if origin.type in {of(service) for of in (topology.dead_queue, topology.replay_key, topology.abort_key)}:
+        raise Malformed("unknown_origin", "neither this service nor the broker says how it came here")
     if origin.type in messages.TYPES and not saga.takes(service, origin.type):
         # By a wrong binding or a CC header: doing somebody else's step would fail somebody else's saga.
         raise Malformed("not_ours", f"the {service} service does not take {origin.type}")

@@ -28,6 +28,10 @@ class Health:
     """Sessions opened with the broker since this process began."""
     database_waits: int = 0
     """How often the database was found away."""
+    offered_again: int = 0
+    """Sagas that stayed open too long, so that their event was said again."""
+    forgotten: int = 0
+    """Sagas whose rows were deleted, since they were over long ago."""
     notices: Mapping[str, int] | None = None
     """Notices that are not sent, by state; None where there are none to send."""
     open_sagas: int | None = None

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from common import saga
 MAX_BODY = 64 * 1024
 MAX_AMOUNT = 1_000_000_000
 MAX_DETAIL = 500
+#: Payments in one `payment.settled`: half of what a body can hold.
+MAX_SETTLED = 500
 #: Levels of objects and arrays inside unknown fields.
 MAX_DEPTH = 16
 
@@ -136,6 +139,17 @@ class Completed(Body):
     user_id: Id
     amount: Amount
     completed_at: Time
+
+
+class Settled(Body):
+    """`payment.settled`: these payments are complete, and nothing of them is left to be said."""
+
+    payment_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_SETTLED)]
+
+    @property
+    def key(self) -> str:
+        """A name for the batch: it belongs to no saga alone."""
+        return hashlib.sha256(",".join(self.payment_ids).encode()).hexdigest()
 
 
 class Cancelled(Body):
@@ -271,6 +285,7 @@ TYPES: Mapping[str, type[Body]] = {
     "point.deducted": Deducted,
     "queue.expired": Expired,
     "payment.completed": Completed,
+    "payment.settled": Settled,
     "payment.cancelled": Cancelled,
     "reservation.reverted": Reverted,
     "point.restored": Restored,
@@ -379,8 +394,9 @@ def _depth(value: object, limit: int) -> int:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        # One pass: a body has room for thousands of names, and to compare each with each would take a second.
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise Malformed("duplicate_field", f"field {twice[:80]!r} appears twice")
     return document
 

@@ -66,6 +66,10 @@ class Vitals:
     """Sessions opened with the broker since this process began."""
     database_waits: int = 0
     """How often the database was away."""
+    offered_again: int = 0
+    """Sagas that stayed open too long, so that their event was said again."""
+    forgotten: int = 0
+    """Sagas whose rows were deleted, since they were over long ago."""
     notices: Mapping[str, int] | None = None
     """Notices by state; None where there are none to send."""
     open_sagas: int | None = None
@@ -217,6 +221,11 @@ def _of_vitals(vitals: Vitals, now: datetime) -> Iterator[Metric]:
     yield counter("saga_sessions_total", "Sessions opened with the broker.", (), [((), vitals.sessions)])
     waits = [((), vitals.database_waits)]
     yield counter("saga_database_waits_total", "How often the database was found away.", (), waits)
+    again = [((), vitals.offered_again)]
+    yield counter("saga_offered_again_total", "Sagas open for too long, whose event was said again.", (), again)
+    yield counter(
+        "saga_forgotten_total", "Sagas over long ago, whose rows were deleted.", (), [((), vitals.forgotten)]
+    )
     yield gauge("saga_outbox_events", "Events that wait for the broker's confirm.", vitals.outbox_depth)
     yield gauge("saga_outbox_limit", "Events from which on no messages are taken.", vitals.outbox_limit)
     oldest = _age(vitals.outbox_oldest, now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum, auto
 
@@ -98,7 +98,7 @@ class Promise(Enum):
 
 def promise(type_: str) -> Promise:
     """How long a message of this type is tried."""
-    if type_.endswith(".failed") or type_ == saga.PIVOT.emits:
+    if type_.endswith(".failed") or type_ in {saga.PIVOT.emits, saga.SETTLED}:
         return Promise.FOR_EVER
     return Promise.UNTIL_SPENT
 
@@ -192,6 +192,8 @@ REASON = "x-reason"
 DETAIL = "x-detail"
 FIRST_FAILED_AT = "x-first-failed-at"
 FAILED_IN = "x-failed-in"
+#: The broker user who published the original: a copy is the service's own, what it says need not be.
+PUBLISHER = "x-published-by"
 
 #: What a copy keeps of the original's headers. All are flat scalars, as streams demand.
 KEPT_HEADERS = ("traceparent", "tracestate")
@@ -200,11 +202,17 @@ _MAX_HEADER = 512
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a delivery comes from, as far as it can be believed."""
+    """Where a delivery comes from, as far as it can be believed.
+
+    `publisher` is the broker user who first published it; None if nobody signed it. `aborted`: its publisher gave
+    it to the service as a dead letter.
+    """
 
     type: str
     history: History
     killed_by_broker: bool = False
+    publisher: str | None = None
+    aborted: bool = False
 
 
 def provenance(
@@ -215,33 +223,46 @@ def provenance(
     user_id: str | None,
     headers: Mapping[str, object],
 ) -> Origin:
-    """The type and history of a delivery.
+    """The type, history and publisher of a delivery.
 
     Our own headers are believed only on the service's own recovery keys and from its own broker user; the
     broker vouches for `user_id`. Anywhere else the routing key alone decides the type. A death by the broker
     tells the original routing key in the newest entry of `x-death`. RabbitMQ 3.10 keeps that key if a publisher
     forged the entry, so it is believed only if the queue is bound for it.
     """
-    ours = user_id == own_user
+    stranger = Origin(routing_key, History(), publisher=user_id)
+    ours = _believed(headers) if user_id == own_user else None
+    deaths = headers.get("x-death")
+    if routing_key == topology.return_key(service):
+        return ours or stranger
     if routing_key == topology.dead_queue(service):
-        killed = _killed_under(service, headers)
-        if killed is None:
-            return _believed(headers) if ours else Origin(routing_key, History())
-        if killed == topology.return_key(service):
-            believed = _believed(headers) if ours else Origin(killed, History())
-            return Origin(believed.type, believed.history, killed_by_broker=True)
-        return Origin(killed, History(), killed_by_broker=True)
-    if routing_key == topology.return_key(service) and ours:
-        return _believed(headers)
-    return Origin(routing_key, History())
+        return _dead(service, deaths, ours, stranger)
+    if routing_key == topology.replay_key(service):
+        # Its newest death is that an operator rejected it. It begins anew; only a suspect stays one.
+        before = _dead(service, deaths[1:] if isinstance(deaths, list) else None, ours, stranger)
+        suspect = before.killed_by_broker or before.history.is_suspect
+        return replace(before, history=History(reason=CRASH_GUARD if suspect else ""), killed_by_broker=False)
+    if routing_key == topology.abort_key(service) and user_id is not None:
+        past = replace(_believed(headers).history, reason=saga.ABORTED)
+        return replace(stranger, type=saga.step_of(service).on, history=past, aborted=True)
+    return stranger
 
 
-def _killed_under(service: str, headers: Mapping[str, object]) -> str | None:
+def _dead(service: str, deaths: object, ours: Origin | None, stranger: Origin) -> Origin:
+    """Where a dead letter comes from: a copy of ours, or an original that the broker gave up on."""
+    killed = _killed_under(service, deaths)
+    if killed is None:
+        return ours or stranger
+    if killed == topology.return_key(service) and ours:
+        return replace(ours, killed_by_broker=True)
+    return replace(stranger, type=killed, killed_by_broker=True)
+
+
+def _killed_under(service: str, deaths: object) -> str | None:
     """The routing key under which the broker gave up on a message; None if we sent it here ourselves.
 
     Expiry is a death too: a publisher may have set one on its own command.
     """
-    deaths = headers.get("x-death")
     if not isinstance(deaths, list) or not deaths or not isinstance(deaths[0], Mapping):
         return None
     keys = deaths[0].get("routing-keys")
@@ -266,7 +287,7 @@ def _believed(headers: Mapping[str, object]) -> Origin:
         detail=_text(headers.get(DETAIL)),
         first_failed_at=_time(first),
     )
-    return Origin(_text(type_), history)
+    return Origin(_text(type_), history, publisher=_text(headers.get(PUBLISHER)) or None)
 
 
 def _text(value: object) -> str:
@@ -296,15 +317,23 @@ def copy_headers(
         for name in KEPT_HEADERS
         if isinstance(value := headers.get(name), str) and len(value) <= _MAX_HEADER
     }
+    if origin.publisher:
+        kept[PUBLISHER] = origin.publisher[:255]
     first = origin.history.first_failed_at or now
     return kept | {
-        TYPE: origin.type[:255],
+        # What an operator wrote is only ever a letter: replayed, it must not come back as what it is a letter of.
+        TYPE: topology.abort_key(_on(origin.type)) if origin.aborted else origin.type[:255],
         ATTEMPT: attempt,
         REASON: reason,
         DETAIL: printable(detail),
         FIRST_FAILED_AT: first.isoformat(),
         FAILED_IN: failed_in,
     }
+
+
+def _on(type_: str) -> str:
+    """The service that does its part on messages of this type."""
+    return next(step.service for step in saga.SAGA if step.on == type_)
 
 
 def expiration(delay: Delay, chance: random.Random) -> int:

@@ -12,23 +12,25 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiormq
 from pamqp.exceptions import PAMQPException
 
-from common import bus, db, health, telemetry, topology, tracing
+from common import bus, db, health, telemetry, tls, topology, tracing
 from common.consumer import Consumer, Handle, reading_dead_letters, reading_messages
 from common.history import Observers
+from common.janitor import Janitor
 from common.life import Life, patiently
 from common.messages import Message
 from common.metrics import Metrics, Vitals
 from common.outbox import Relay
 from common.recovery import DeadLetter
+from common.retention import Forget, nothing_else
 from common.saga import FIRST, command_keys
-from common.settings import Settings
+from common.settings import Settings, addresses
 from common.telemetry import alarm, log
 from common.unit_of_work import UnitOfWork
 
@@ -44,7 +46,7 @@ _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
 
 #: `background(life, unit_of_work, observers)` works beside the messages until the service is to stop.
-Background = Callable[[Life, UnitOfWork, Observers], Awaitable[None]]
+Background = Callable[[Life, UnitOfWork, Observers], Coroutine[Any, Any, None]]
 
 _BROKER_IS_AWAY = (
     aiormq.exceptions.AMQPError,
@@ -59,13 +61,16 @@ _BROKER_IS_AWAY = (
 class Service:
     """What makes a service: its name, what it does with messages and dead letters, and what else it works on.
 
+    `also_forget` is asked what else goes when the rows of sagas that are long over are deleted.
+
     Its tables are in `<name>_svc.models`, their migrations in `<name>_svc.migrations`.
     """
 
     name: str
     handle: Handle[Message]
     dead_letter: Handle[DeadLetter]
-    background: Background | None = None
+    background: Sequence[Background] = ()
+    also_forget: Forget = nothing_else
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -81,6 +86,9 @@ class Service:
 def main(service: Service, settings: Settings) -> None:
     """Run a service in this process until SIGTERM or SIGINT."""
     telemetry.configure(service.name, settings.log_level, settings.log_format)
+    for user in {bus.user_of(address) for address in addresses(settings.broker())}:
+        if settings.publishers == "owners" and user != service.name:
+            raise SystemExit(f"wrong setting: PUBLISHERS=owners needs the broker user {service.name}, not {user}")
     asyncio.run(_until_signalled(service, settings))
 
 
@@ -142,12 +150,14 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
                 return
             raise
         log.info("started")
-        background = asyncio.create_task(_background(service, life, unit_of_work, observers))
+        janitor = Janitor(service.name, settings, life, relay, service.also_forget)
+        chores = [janitor.run(unit_of_work), *(work(life, unit_of_work, observers) for work in service.background)]
+        background = [asyncio.create_task(chore) for chore in chores]
         wait = _FIRST_WAIT
         while not life.is_stopping():
             opened_at = time.monotonic()
             try:
-                async with bus.open_session(settings.rabbitmq_url, service.name) as session:
+                async with bus.open_session(settings.broker(), service.name) as session:
                     await _see_to_topology(session, settings)
                     tells = observers.joined_by(session.tell) if settings.history else contextlib.nullcontext()
                     with tells:
@@ -158,7 +168,9 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
-                life.health.broker = f"{type(error).__name__}: {error}"[:200]
+                life.health.broker = (tls.why(error, settings.rabbitmq_url) or f"{type(error).__name__}: {error}")[
+                    :200
+                ]
                 if isinstance(error, aiormq.exceptions.ChannelPreconditionFailed):
                     # Arguments of a queue cannot change: an older version, or other settings, declared it.
                     alarm("the broker has an object of that name with other arguments", error=life.health.broker)
@@ -166,7 +178,8 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
                     log.warning("the broker is away; trying again", error=life.health.broker)
             wait = _FIRST_WAIT if time.monotonic() - opened_at > _GOOD_SESSION else min(2 * wait, _LONGEST_WAIT)
             await life.pause(wait)
-        await background
+        for chore in background:
+            await chore
         log.info("stopped")
 
 
@@ -179,15 +192,12 @@ def _vitals(known: health.Health, relay: Relay, settings: Settings) -> Vitals:
         outbox_oldest=relay.oldest,
         sessions=known.sessions,
         database_waits=known.database_waits,
+        offered_again=known.offered_again,
+        forgotten=known.forgotten,
         notices=known.notices,
         open_sagas=known.open_sagas,
         oldest_open_saga=known.oldest_open_saga,
     )
-
-
-async def _background(service: Service, life: Life, unit_of_work: UnitOfWork, observers: Observers) -> None:
-    if service.background is not None:
-        await service.background(life, unit_of_work, observers)
 
 
 async def _see_to_topology(session: bus.Session, settings: Settings) -> None:
@@ -247,6 +257,10 @@ async def _serve(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS_TO_FLUSH):
                 await relay.flushed()
+    if not session.is_over:
+        with contextlib.suppress(*_BROKER_IS_AWAY):
+            async with asyncio.timeout(_SECONDS_TO_FLUSH):
+                await session.finish(inboxes)
     # Neither holds a transaction, so both may be cancelled.
     for chore in chores:
         chore.cancel()

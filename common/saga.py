@@ -104,6 +104,9 @@ COMMANDS = (
 PIVOT = next(step for step in SAGA if step.pivot)
 COMPLETED = "payment.completed"
 
+#: Tells those whose parts come no later than the pivot which sagas are complete: nothing is asked of them again.
+SETTLED = "payment.settled"
+
 #: What every service binds to learn that a saga is over: one word in place of the service's name.
 ANY_FAILED = "*.failed"
 
@@ -142,10 +145,19 @@ def command_keys(service: str) -> tuple[str, ...]:
 
 
 def event_keys(service: str) -> tuple[str, ...]:
-    """Routing keys of the events that a service waits for: its trigger, the failures, and the pivot's."""
-    trigger = () if service == FIRST.service else (step_of(service).on,)
-    completion = (PIVOT.emits,) if service == FIRST.service else ()
-    return (*trigger, ANY_FAILED, *completion)
+    """Routing keys of the events that a service waits for: its trigger, the failures, how it learns the end."""
+    if service == FIRST.service:
+        return (ANY_FAILED, PIVOT.emits)
+    settlement = (SETTLED,) if awaits_settlement(service) else ()
+    return (step_of(service).on, ANY_FAILED, *settlement)
+
+
+def awaits_settlement(service: str) -> bool:
+    """Whether a service's part, once done, stays open until the whole saga is settled.
+
+    What comes after the pivot is never undone, and nobody waits for it: it is final when it is done.
+    """
+    return SERVICES.index(service) <= SERVICES.index(PIVOT.service)
 
 
 def emitted_keys(service: str) -> tuple[str, ...]:
@@ -157,7 +169,7 @@ def emitted_keys(service: str) -> tuple[str, ...]:
     if step.compensation:
         keys.append(step.compensation)
     if service == FIRST.service:
-        keys.append(COMPLETED)
+        keys += [COMPLETED, SETTLED]
     answers = [command.answer for command in COMMANDS if command.service == service]
     if command_keys(service):
         keys.append(rejected(service))
@@ -171,7 +183,7 @@ def binding_of(key: str) -> str:
 
 @cache
 def is_of_a_saga(key: str) -> bool:
-    """Whether messages of this type belong to a saga; the others are commands beside it."""
+    """Whether messages of this type belong to sagas; the others are commands beside them."""
     return all(command.on != key for command in COMMANDS)
 
 

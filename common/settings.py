@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from common.setting_files import FileError, Files, content_of
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
@@ -48,15 +50,21 @@ def _read_delays(value: str | tuple[Delay, ...]) -> tuple[Delay, ...]:
     return delays
 
 
-def _starting_with(*schemes: str) -> AfterValidator:
+def addresses(url: str) -> list[str]:
+    """The addresses in a `RABBITMQ_URL`: one, or those of several nodes of one cluster, separated by commas."""
+    return re.split(r"\s*,\s*(?=amqps?://|$)", url)
+
+
+def _starting_with(*schemes: str, several: bool = False) -> AfterValidator:
     def check(url: str) -> str:
-        if url and not url.startswith(schemes):
-            # The URL itself stays unsaid: it may hold a password.
-            raise ValueError(f"must start with {' or '.join(schemes)}")
-        try:
-            urlsplit(url).port  # noqa: B018 - reading it is what checks it
-        except ValueError:
-            raise ValueError("its port must be a number from 0 to 65535") from None
+        for one in addresses(url) if several else [url]:
+            if url and not one.startswith(schemes):
+                # The URL itself stays unsaid: it may hold a password.
+                raise ValueError(f"must start with {' or '.join(schemes)}")
+            try:
+                urlsplit(one).port  # noqa: B018 - reading it is what checks it
+            except ValueError:
+                raise ValueError("its port must be a number from 0 to 65535") from None
         return url
 
     return AfterValidator(check)
@@ -67,14 +75,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, allow_inf_nan=False)
 
-    rabbitmq_url: Annotated[str, _starting_with("amqp://", "amqps://")] = Field(
+    rabbitmq_url: Annotated[str, _starting_with("amqp://", "amqps://", several=True)] = Field(
         "amqp://guest:guest@127.0.0.1:5672/",
-        description="The broker; `amqps://` for an encrypted connection.",
+        repr=False,
+        description="The broker; `amqps://` for an encrypted connection. Of a cluster several nodes, separated by "
+        "commas: any one will do, and when it is lost the next is tried.",
     )
-    database_url: Annotated[str, _starting_with("postgres://", "sqlite:///")] = Field(
+    database_url: Annotated[str, _starting_with("postgres://", "mariadb://", "sqlite:///")] = Field(
         "",
-        description="`postgres://user:password@host/name` or `sqlite:///absolute/path`. "
-        "Default: `var/data/<service>.sqlite3` below the working directory.",
+        repr=False,
+        description="`postgres://user:password@host/name`, `mariadb://user:password@host/name` or "
+        "`sqlite:///absolute/path`. Default: `var/data/<service>.sqlite3` below the working directory.",
+    )
+    publishers: Literal["owners", "anybody"] | None = Field(
+        None,
+        description="`owners`: an event counts only if the broker user of the service that owns it published it; "
+        "`anybody`: nobody asks. Default: `owners` where the service logs in under its own name.",
     )
     batch_size: int = Field(
         200, ge=1, le=1000, description="Messages done in one transaction; 1 turns group commit off."
@@ -93,6 +109,24 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(
         5, gt=0, le=3600, description="How often the sweeper looks for events that a crash left in the outbox."
     )
+    janitor_seconds: float = Field(
+        1200,
+        gt=0,
+        le=31_536_000,
+        description="How long a saga may stay open here before its event is said again: twice the deadline.",
+    )
+    offer_again_since: AwareDatetime | None = Field(
+        None,
+        description="After the next service's database was restored from a backup: when this service starts, it "
+        "says the events of all sagas again that were settled since this time (RFC 3339).",
+    )
+    retention_hours: float = Field(
+        720,
+        gt=0,
+        le=876_000,
+        description="How long the row of a saga that is over is kept; the same in every service. "
+        "Forward messages of payments nine tenths as old are parked as too old.",
+    )
     declare_topology: bool = Field(
         default=True,
         description="`false`: only check that the broker's objects exist; a deployer declares them.",
@@ -105,6 +139,23 @@ class Settings(BaseSettings):
     health_port: int = Field(0, ge=0, le=65535, description="Port of `/live`, `/ready`, `/metrics`; 0: none.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["console", "json"] = Field("console", description="For people or for programs.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where settings come from: the environment, or files that it names."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, Files(settings_cls)
+
+    def broker(self) -> str:
+        """The broker's address as it is now: the password in a file may change while the service works."""
+        return content_of("rabbitmq_url") or self.rabbitmq_url
 
     @property
     def prefetch(self) -> int:
@@ -119,6 +170,8 @@ def load(kind: type[S]) -> S:
     """Read the environment into `kind`, or leave with one line per wrong setting."""
     try:
         return kind()
+    except FileError as error:
+        raise SystemExit(f"wrong setting: {error}") from None
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in finding['loc']).upper()}: {finding['msg']}"

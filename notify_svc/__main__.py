@@ -8,7 +8,7 @@ from pydantic_settings import NoDecode
 
 from common import runner
 from common.settings import Settings, load
-from notify_svc import dead_letter, sender, step
+from notify_svc import dead_letter, retention, sender, step
 from notify_svc.handover import Handover
 
 
@@ -20,7 +20,7 @@ class NotifySettings(Settings):
     """What the notify service can be told, beside what every service can."""
 
     notify_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
-        (), description="Where notices go: Apprise URLs, separated by blanks. Default: the log."
+        (), repr=False, description="Where notices go: Apprise URLs, separated by blanks. Default: the log."
     )
 
 
@@ -35,7 +35,8 @@ def service(settings: NotifySettings) -> runner.Service:
         "notify",
         handle=partial(step.handle, handover=handover),
         dead_letter=dead_letter.handle,
-        background=partial(sender.run, channel=channel, handover=handover),
+        background=(partial(sender.run, channel=channel, handover=handover),),
+        also_forget=retention.forget,
     )
 
 

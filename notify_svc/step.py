@@ -36,7 +36,9 @@ class Work:
     @classmethod
     async def load(cls, batch: Batch[Message], *, leased: bool) -> Work:
         """Read the sagas of all messages at once. `leased`: the sender of this process will have the notices."""
-        barrier = await Barrier.load("notify", batch.messages, now=batch.now, outbox=batch.outbox)
+        # Most sagas are new here, and whatever is done about a new one inserts its row.
+        unknown = () if batch.careful else {message.key for message in batch.messages}
+        barrier = await Barrier.load("notify", batch.messages, now=batch.now, outbox=batch.outbox, unknown=unknown)
         return cls(batch, barrier, leased=leased)
 
     def decide(self, message: Message) -> Outcome:

@@ -5,10 +5,11 @@ from functools import partial
 
 from pydantic import Field
 
-from common import runner
+from common import retention, runner
 from common.messages import MAX_AMOUNT
 from common.settings import Settings, load
 from payment_svc import dead_letter, domain, step, unsettled
+from payment_svc.settlement import Settlement
 
 
 class PaymentSettings(Settings):
@@ -24,12 +25,15 @@ class PaymentSettings(Settings):
 
 def service(settings: PaymentSettings) -> runner.Service:
     """The payment service under these settings."""
-    rules = domain.Rules(settings.payment_limit, timedelta(seconds=settings.payment_deadline_seconds))
+    deadline = timedelta(seconds=settings.payment_deadline_seconds)
+    repeatable = retention.repeatable(timedelta(hours=settings.retention_hours))
+    rules = domain.Rules(settings.payment_limit, deadline, repeatable)
+    settlement = Settlement()
     return runner.Service(
         "payment",
-        handle=partial(step.handle, rules=rules),
+        handle=partial(step.handle, rules=rules, settlement=settlement),
         dead_letter=dead_letter.handle,
-        background=unsettled.watch,
+        background=(settlement.run, unsettled.watch),
     )
 
 

@@ -31,12 +31,14 @@ class Rules:
     """Most points that one payment may take."""
     deadline: timedelta
     """How long a payment may take when its command does not say."""
+    repeatable: timedelta
+    """How long after a payment its command, given once more, walks the whole saga again."""
 
 
 def pay(amount: int, expires_at: datetime | None, *, rules: Rules, now: datetime) -> datetime | Refusal:
     """The deadline of an accepted payment.
 
-    >>> rules = Rules(limit=100, deadline=timedelta(minutes=10))
+    >>> rules = Rules(limit=100, deadline=timedelta(minutes=10), repeatable=timedelta(days=27))
     >>> pay(101, None, rules=rules, now=datetime(2026, 1, 1))
     Refusal(reason='over_limit', detail='one payment takes at most 100 points, not 101')
     """
@@ -46,6 +48,11 @@ def pay(amount: int, expires_at: datetime | None, *, rules: Rules, now: datetime
     if now > deadline:
         return Refusal("deadline_passed", f"the payment had to be done by {deadline.isoformat()}")
     return deadline
+
+
+def walks_again(paid_at: datetime, *, rules: Rules, now: datetime) -> bool:
+    """Whether the others still know a payment of that time, so that asking them again makes sense."""
+    return now - paid_at < rules.repeatable
 
 
 def complete(state: State) -> State | None:

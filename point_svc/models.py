@@ -22,6 +22,9 @@ class Wallet(Model):
     user_id = fields.CharField(max_length=64, primary_key=True)
     balance = fields.BigIntField()
 
+    #: What `balance` must still be when it is changed: else another replica was first.
+    found_with = 0
+
     class Meta:
         """Tortoise's place for the table's name and comment."""
 

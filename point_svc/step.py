@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from common import rows
 from common.barrier import Barrier
-from common.messages import Body, Confirmed, Deducted, Failed, Message, Restored, ToppedUp, TopUp
+from common.messages import Body, Confirmed, Deducted, Failed, Message, Restored, Settled, ToppedUp, TopUp
+from common.reads import Reads
 from common.recovery import Outcome
 from common.rows import Writes
 from common.unit_of_work import Batch
@@ -27,17 +28,22 @@ class Work:
         self._now = batch.now
         self._barrier = barrier
         self._wallets = {wallet.user_id: wallet for wallet in wallets}
+        for wallet in wallets:
+            wallet.found_with = wallet.balance
         self._opened: set[str] = set()
         self._changed: set[str] = set()
         self._entries: list[LedgerEntry] = []
 
     @classmethod
     async def load(cls, batch: Batch[Message]) -> Work:
-        """Read the sagas and commands, and lock the wallets, of all messages at once."""
-        barrier = await Barrier.load("point", batch.messages, now=batch.now, outbox=batch.outbox)
+        """Read the sagas, commands and wallets of all messages at once; with care, lock the wallets after that."""
         users = {m.body.user_id for m in batch.messages if isinstance(m.body, Confirmed | TopUp)}
-        users |= {event.user_id for event in barrier.to_undo() if isinstance(event, Deducted)}
-        return cls(batch, barrier, await rows.find(Wallet, users, lock=True))
+        asked = set() if batch.careful else users
+        reads = Reads()
+        wallets = reads.find(Wallet, asked)
+        barrier = await Barrier.load("point", batch.messages, now=batch.now, outbox=batch.outbox, beside=reads)
+        users = users | {event.user_id for event in barrier.to_undo() if isinstance(event, Deducted)}
+        return cls(batch, barrier, wallets + await rows.find(Wallet, users - asked, lock=batch.careful))
 
     def decide(self, message: Message) -> Outcome:
         """What becomes of one message."""
@@ -48,6 +54,8 @@ class Work:
                 return self._barrier.failure(message, undo=lambda: self._restore(failed))
             case TopUp() as command:
                 return self._barrier.command(message, lambda: self._top_up(command))
+            case Settled():
+                return self._barrier.settlement(message)
         raise TypeError(f"the point service does not take {message.type}")
 
     def _deduct(self, event: Confirmed) -> Body | domain.Refusal:
@@ -105,5 +113,6 @@ class Work:
         """Note what changed."""
         self._barrier.save(writes)
         writes.insert(Wallet, [self._wallets[user] for user in sorted(self._opened)])
-        writes.update(Wallet, [self._wallets[user] for user in sorted(self._changed - self._opened)], "balance")
+        changed = [self._wallets[user] for user in sorted(self._changed - self._opened)]
+        writes.update(Wallet, changed, "balance", only_if="found_with")
         writes.insert(LedgerEntry, self._entries)

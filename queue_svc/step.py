@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from common import rows
 from common.barrier import Barrier, Broken
-from common.messages import Body, Deducted, Enter, Entered, Expired, Failed, Message
+from common.messages import Body, Deducted, Enter, Entered, Expired, Failed, Message, Settled
+from common.reads import Reads
 from common.recovery import Outcome
 from common.rows import Writes
 from common.unit_of_work import Batch
@@ -34,9 +34,10 @@ class Work:
     @classmethod
     async def load(cls, batch: Batch[Message]) -> Work:
         """Read the sagas, commands and tokens of all messages at once."""
-        barrier = await Barrier.load("queue", batch.messages, now=batch.now, outbox=batch.outbox)
-        tokens = {m.body.token for m in batch.messages if isinstance(m.body, Deducted | Enter)}
-        return cls(batch, barrier, await rows.find(Token, tokens))
+        reads = Reads()
+        tokens = reads.find(Token, {m.body.token for m in batch.messages if isinstance(m.body, Deducted | Enter)})
+        barrier = await Barrier.load("queue", batch.messages, now=batch.now, outbox=batch.outbox, beside=reads)
+        return cls(batch, barrier, tokens)
 
     def decide(self, message: Message) -> Outcome:
         """What becomes of one message."""
@@ -47,6 +48,8 @@ class Work:
                 return self._barrier.failure(message, undo=lambda: self._past_the_pivot(failed))
             case Enter() as command:
                 return self._barrier.command(message, lambda: self._enter(command))
+            case Settled():
+                return self._barrier.settlement(message)
         raise TypeError(f"the queue service does not take {message.type}")
 
     def _expire(self, event: Deducted) -> Body | domain.Refusal:

@@ -7,10 +7,13 @@ from tortoise.models import Model
 
 
 class Seat(Model):
-    """A seat, and the one reservation that has it. Whoever changes either holds a lock on this row."""
+    """A seat, and the one reservation that has it. Whoever takes the seat from a reservation changes both."""
 
     seat = fields.CharField(max_length=64, primary_key=True)
     reservation_id = fields.CharField(max_length=64, null=True)
+
+    #: What `reservation_id` must still be when it is changed: else another replica was first.
+    found_with: str | None = None
 
     class Meta:
         """Tortoise's place for the table's name and comment."""
@@ -29,6 +32,9 @@ class Reservation(Model):
     held_until = fields.DatetimeField()
     state = fields.CharField(max_length=9)
     payment_id = fields.CharField(max_length=64, null=True)
+
+    #: What `state` must still be when it is changed: else another replica was first.
+    found_as = ""
 
     class Meta:
         """Tortoise's place for the table's name and comment."""

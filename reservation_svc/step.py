@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 
 from common import db, rows
 from common.barrier import Barrier
-from common.messages import Body, Confirmed, Failed, Held, Hold, Message, Paid, Reverted
+from common.messages import Body, Confirmed, Failed, Held, Hold, Message, Paid, Reverted, Settled
+from common.reads import Reads
 from common.recovery import Outcome
 from common.rows import Writes
 from common.unit_of_work import Batch
@@ -23,15 +27,44 @@ async def handle(batch: Batch[Message], hold_for: timedelta) -> list[Outcome]:
     return outcomes
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Seats and reservations as the database has them; some may be there twice."""
+
+    seats: Iterable[Seat]
+    reservations: Iterable[Reservation]
+
+
+def _ask(reads: Reads, ids: Collection[str], names: Collection[str]) -> _Found:
+    """Ask for reservations and their seats, and for seats and the reservations that have them."""
+    seats = reads.find(Seat, names), reads.find_through(Reservation, "seat", Seat, ids)
+    reservations = reads.find(Reservation, ids), reads.find_through(Seat, "reservation_id", Reservation, names)
+    return _Found(chain(*seats), chain(*reservations))
+
+
+async def _lock(ids: Collection[str], names: Collection[str]) -> _Found:
+    """The same, locked: seats first, then the reservations that are wanted or have them."""
+    # A reservation never changes its seat, so this needs no lock.
+    seats = await rows.find(Seat, {*names, *(it.seat for it in await rows.find(Reservation, ids))}, lock=True)
+    holders = {seat.reservation_id for seat in seats if seat.reservation_id}
+    return _Found(seats, await rows.find(Reservation, {*ids, *holders}, lock=True))
+
+
 class Work:
     """The rows of one batch, and what is decided over them."""
 
-    def __init__(self, batch: Batch[Message], hold_for: timedelta, barrier: Barrier) -> None:
+    def __init__(self, batch: Batch[Message], hold_for: timedelta, barrier: Barrier, found: _Found) -> None:
         self._now = batch.now
         self._hold_for = hold_for
         self._barrier = barrier
-        self._seats: dict[str, Seat] = {}
-        self._reservations: dict[str, Reservation] = {}
+        self._seats = {seat.seat: seat for seat in found.seats}
+        self._reservations = {reservation.reservation_id: reservation for reservation in found.reservations}
+        for seat in self._seats.values():
+            seat.found_with = seat.reservation_id
+        for reservation in self._reservations.values():
+            reservation.found_as = reservation.state
+        if any(reservation.seat not in self._seats for reservation in self._reservations.values()):
+            raise db.LostRaceError("a seat was held between finding the seats and their reservations")
         self._new_seats: set[str] = set()
         self._changed_seats: set[str] = set()
         self._new: set[str] = set()
@@ -39,22 +72,21 @@ class Work:
 
     @classmethod
     async def load(cls, batch: Batch[Message], hold_for: timedelta) -> Work:
-        """Read the sagas and commands, lock the seats, and read the reservations, of all messages at once."""
-        barrier = await Barrier.load("reservation", batch.messages, now=batch.now, outbox=batch.outbox)
-        work = cls(batch, hold_for, barrier)
+        """Read the sagas, commands, seats and reservations of all messages at once, and lock them with care."""
         ids = {m.body.reservation_id for m in batch.messages if isinstance(m.body, Paid)}
-        ids |= {event.reservation_id for event in barrier.to_undo() if isinstance(event, Confirmed)}
-        seats = {m.body.seat for m in batch.messages if isinstance(m.body, Hold)}
-        # A reservation never changes its seat, so this needs no lock.
-        seats |= {reservation.seat for reservation in await rows.find(Reservation, ids)}
-        locked = await rows.find(Seat, seats, lock=True)
-        work._seats = {seat.seat: seat for seat in locked}
-        ids |= {seat.reservation_id for seat in locked if seat.reservation_id}
-        reservations = await rows.find(Reservation, ids)
-        work._reservations = {reservation.reservation_id: reservation for reservation in reservations}
-        if any(reservation.seat not in work._seats for reservation in reservations):
-            raise db.LostRaceError("a seat was held between finding the seats and locking them")
-        return work
+        names = {m.body.seat for m in batch.messages if isinstance(m.body, Hold)}
+        reads = Reads()
+        found = _Found((), ()) if batch.careful else _ask(reads, ids, names)
+        barrier = await Barrier.load(
+            "reservation", batch.messages, now=batch.now, outbox=batch.outbox, beside=reads
+        )
+        undone = {event.reservation_id for event in barrier.to_undo() if isinstance(event, Confirmed)}
+        if batch.careful:
+            found = await _lock(ids | undone, names)
+        elif undone:
+            found = _ask(reads, ids | undone, names)
+            await reads.fetch()
+        return cls(batch, hold_for, barrier, found)
 
     def decide(self, message: Message) -> Outcome:
         """What becomes of one message."""
@@ -65,6 +97,8 @@ class Work:
                 return self._barrier.failure(message, undo=lambda: self._revert(failed))
             case Hold() as command:
                 return self._barrier.command(message, lambda: self._hold(command))
+            case Settled():
+                return self._barrier.settlement(message)
         raise TypeError(f"the reservation service does not take {message.type}")
 
     def _confirm(self, event: Paid) -> Body | domain.Refusal:
@@ -97,7 +131,7 @@ class Work:
 
     def _hold(self, command: Hold) -> Body | domain.Refusal:
         seat = self._seats.get(command.seat)
-        holder = self._reservations[seat.reservation_id] if seat and seat.reservation_id else None
+        holder = self._holder(seat) if seat else None
         held_until = command.held_until or self._now + self._hold_for
         refusal = domain.hold(self._seen(holder), held_until, now=self._now)
         if refusal is not None:
@@ -122,6 +156,13 @@ class Work:
             price=command.price,
             held_until=held_until,
         )
+
+    def _holder(self, seat: Seat) -> Reservation | None:
+        if seat.reservation_id is None:
+            return None
+        if seat.reservation_id not in self._reservations:
+            raise db.LostRaceError("a seat was held between finding its reservation and finding the seat")
+        return self._reservations[seat.reservation_id]
 
     def _seen(self, reservation: Reservation | None) -> domain.Reservation | None:
         if reservation is None:
@@ -152,7 +193,7 @@ class Work:
         self._barrier.save(writes)
         writes.insert(Seat, [self._seats[seat] for seat in sorted(self._new_seats)])
         changed_seats = [self._seats[seat] for seat in sorted(self._changed_seats - self._new_seats)]
-        writes.update(Seat, changed_seats, "reservation_id")
+        writes.update(Seat, changed_seats, "reservation_id", only_if="found_with")
         writes.insert(Reservation, [self._reservations[id_] for id_ in sorted(self._new)])
         changed = [self._reservations[id_] for id_ in sorted(self._changed - self._new)]
-        writes.update(Reservation, changed, "state", "payment_id")
+        writes.update(Reservation, changed, "state", "payment_id", only_if="found_as")

@@ -16,14 +16,16 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from common import messages, recovery, saga, topology
+from common import messages, recovery, retention, rights, saga, topology
 from common.barrier import PROTOCOL_BROKEN
 from common.history import OPERATOR
 from common.messages import TYPES, Body
 from common.settings import Settings
 from ops.drawing import mermaid
-from tools import proof_page
+from tools import fuzz_page, proof_page
 from tools.contracts import asyncapi
+from tools.matrix import page as versions_page
+from tools.rights import definitions, table
 
 ROOT = Path(__file__).resolve().parents[1]
 _NOTE = "<!-- Written by `python -m tools.generate`. Change the code, not this file. -->"
@@ -69,9 +71,11 @@ _PARKED: Mapping[str, str] = {
     "wrong_content_encoding": "the content is compressed or otherwise encoded",
     "bad_headers": "the headers cannot be read, are too many, or contradict the routing key",
     "not_ours": "the message came, by a wrong binding or a CC header, to a service that does not take its type",
-    "unknown_origin": "neither the service nor the broker says how it came to the dead letters",
+    "unknown_origin": "neither the service nor the broker says how it came to the service's recovery",
+    rights.NOT_ITS_OWNER: "another broker user published it than the one who may say it; the detail names them",
     "dead_letter_failed": "the dead-letter handler's database cannot store its content",
     "channel_failed": "a notice that no channel took, after its last attempt",
+    retention.TOO_OLD: "its payment is so old that the saga may be forgotten here; audit it, then discard it",
     "unknown_type": "no service of this version knew the type for as long as `UNKNOWN_TYPE_HOURS` says",
     saga.IDEMPOTENCY_CONFLICT: "the id was used before with other content",
     PROTOCOL_BROKEN: "it cannot be, such as a failure after the pivot; an alarm is raised",
@@ -86,8 +90,13 @@ def documents() -> dict[Path, str]:
         ROOT / "docs/messages.md": messages_page(),
         asyncapi.PAGE: asyncapi.page(_REFUSALS, _MACHINERY),
         ROOT / "docs/proof.md": proof_page.page(_NOTE),
+        ROOT / "docs/fuzz.md": fuzz_page.page(_NOTE),
+        ROOT / "docs/versions.md": versions_page.page(_NOTE),
+        **{ROOT / name: text for name, text in definitions.files().items()},
     }
     parts = {"saga": lambda: mermaid.fenced(mermaid.flow()), "table": saga_table}
+    security = ROOT / "docs/security.md"
+    made[security] = with_parts(security.read_text(), {"rights": rights_table})
     for name in ("README.md", "ARCHITECTURE.md"):
         path = ROOT / name
         if path.exists():
@@ -135,6 +144,12 @@ def saga_table() -> str:
     return _table(heads, rows)
 
 
+def rights_table() -> str:
+    """Who may do what on the broker."""
+    heads = ["user", "is a", "publishes", "reads", "declares, and binds"]
+    return _table(heads, table.rows(_DELAYS))
+
+
 # Settings
 
 
@@ -152,7 +167,9 @@ def settings_page() -> str:
     return _page(
         "Settings",
         "A service is told everything by its environment. An empty variable counts as not set. A wrong one stops "
-        "the service at start, with one line that names it.",
+        "the service at start, with one line that names it. Instead of a variable, its name with `_FILE` may name "
+        "a file that holds the value, as for secrets: `RABBITMQ_URL_FILE=/run/secrets/point.url`. The broker's "
+        "address is read from its file anew for each session, so a password changes without a stop.",
         _table(["variable", "default", "values", "service", "meaning"], every + some),
         "The five services of one machine may share an environment, but for `DATABASE_URL` and `HEALTH_PORT`: "
         "each needs its own. `RETRY_DELAYS` must be the same in all.",
@@ -169,13 +186,19 @@ def _setting(name: str, field: FieldInfo, service: str) -> list[str]:
     return [_code(name.upper()), _default(field.default), _values(field), service, field.description or ""]
 
 
+def _choices(annotation: object) -> tuple[object, ...]:
+    """What a setting's type lists, also where it may be left out."""
+    found = getattr(annotation, "__args__", ())
+    return next((_choices(one) for one in found if getattr(one, "__args__", ())), found)
+
+
 def _default(value: object) -> str:
     match value:
         case bool():
             return _code(str(value).lower())
         case tuple() if value:
             return _code(",".join(map(str, value)))
-        case "" | ():
+        case "" | () | None:
             return _NOTHING
         case int() | float() | str():
             return _code(f"{value}")
@@ -183,11 +206,11 @@ def _default(value: object) -> str:
 
 
 def _values(field: FieldInfo) -> str:
-    choices = getattr(field.annotation, "__args__", ())
+    choices = _choices(field.annotation)
     if field.annotation is bool:
         return "`true`, `false`"
     if choices and all(isinstance(choice, str) for choice in choices):
-        return _codes(choices)
+        return _codes(map(str, choices))
     bounds = {
         bound: getattr(rule, bound)
         for rule in field.metadata
@@ -234,7 +257,9 @@ def topology_page() -> str:
         "topology is declared. Queues of your own may be bound as you like.",
         _bindings(derived, topology.EVENTS),
         f"## Bindings to `{topology.RECOVERY}`",
-        "The same for every service. `<svc>.return` is how a retried message comes back.",
+        "`<svc>.return` is how a retried message comes back, `<svc>.replay` how the broker gives back a letter "
+        "that an operator rejected; nobody may publish either. `<svc>.abort` is how an operator ends a saga that "
+        "waits there.",
         _recovery_bindings(derived),
         "## The history",
         f"`{topology.HISTORY}` is a stream: what each service tells of every batch, unconfirmed, under its key "
@@ -308,16 +333,18 @@ def _bindings(derived: topology.Topology, exchange: str) -> str:
 
 
 def _recovery_bindings(derived: topology.Topology) -> str:
-    """One row per kind of key; every service has all of them."""
+    """One row per kind of key, and which services have it."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for binding in derived.bindings:
         if binding.exchange == topology.RECOVERY and binding.queue != topology.HISTORY:
             service = binding.key.partition(".")[0]
             kind = _general(service, binding.key), _general(service, binding.queue)
             kinds.setdefault(kind, []).append(service)
-    if any(tuple(services) != saga.SERVICES for services in kinds.values()):
-        raise ValueError("the services differ in their recovery; this page has no words for that")
-    return _table(["routing key", "queue"], [[_code(key), _code(queue)] for key, queue in kinds])
+    rows = [
+        [_code(key), _code(queue), "all" if tuple(services) == saga.SERVICES else ", ".join(services)]
+        for (key, queue), services in kinds.items()
+    ]
+    return _table(["routing key", "queue", "services"], rows)
 
 
 # Messages

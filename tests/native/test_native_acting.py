@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 import pytest
 
-from common import history, saga
+from common import history, saga, topology
 from common.messages import Pay
 from ops.app import run
 from ops.output import Exit
@@ -105,10 +106,14 @@ async def test_whoever_asks_again_is_told_the_same_and_other_content_is_refused(
     await here.completed(pay)
     again = await command(house, "outcome", pay.payment_id, *options(pay))
     assert (again.code, again.told["ending"]) == (Exit.OK, "completed")
-    past = await command(house, "outcome", pay.payment_id)
-    assert (past.code, past.told["ending"]) == (Exit.OK, "completed")
-    books = await command(house, "outcome", pay.payment_id, "--since", datetime.now(UTC).isoformat())
-    assert (books.code, books.told["ending"], books.told["told_by"]) == (Exit.OK, "completed", "databases")
+    said = here.events(pay.payment_id).count(saga.COMPLETED)
+    by_id = await command(house, "outcome", pay.payment_id)
+    assert (by_id.code, by_id.told["ending"]) == (Exit.OK, "completed")
+    assert (by_id.told["told_by"], by_id.told["content_from"]) == ("services", "databases")
+    await here.hears(pay.payment_id, saga.COMPLETED, times=said + 1)
+    past = await command(house, "outcome", pay.payment_id, environment=NOWHERE)
+    assert (past.code, past.told["ending"], past.told["told_by"]) == (Exit.OK, "completed", "history")
+    assert "Nobody is asked again" in past.warned
     dearer = pay.model_copy(update={"amount": PRICE + 1})
     other = await command(house, "pay", f"--id={pay.payment_id}", *options(dearer), "--wait")
     assert (other.code, other.told["ending"]) == (Exit.NEGATIVE, "rejected")
@@ -127,12 +132,34 @@ async def test_a_refusal_is_told_with_its_reason_once_all_is_undone(house: Theat
     assert (refused.told["reason"], refused.told["undone"]) == ("balance_too_low", ["payment", "reservation"])
     await here.undone(pay, at="point", reason="balance_too_low")
     again = await command(house, "outcome", pay.payment_id, *options(pay))
-    past = await command(house, "outcome", pay.payment_id)
-    books = await command(house, "outcome", pay.payment_id, "--since", datetime.now(UTC).isoformat())
-    assert (books.told["told_by"], books.told["ending"]) == ("databases", "undone")
-    for left in (again, past, books):
+    by_id = await command(house, "outcome", pay.payment_id)
+    past = await command(house, "outcome", pay.payment_id, environment=NOWHERE)
+    assert [left.told["told_by"] for left in (again, by_id, past)] == ["services", "services", "history"]
+    for left in (again, by_id, past):
         assert (left.code, left.told["failed_in"]) == (Exit.NEGATIVE, "point")
         assert left.told["reason"] == "balance_too_low"
+
+
+async def test_an_id_alone_asks_with_the_deadline_that_its_command_named(house: Theatre, here: Visit) -> None:
+    """The same id with other content would be parked: a deadline is repeated if, and only if, it was sent."""
+    for expires_at in (None, datetime.now(UTC) + timedelta(minutes=7)):
+        (pay,) = await here.paying()
+        sent = pay.model_copy(update={"expires_at": expires_at})
+        await here.send(sent)
+        await here.completed(sent)
+        by_id = await command(house, "outcome", pay.payment_id)
+        assert (by_id.code, by_id.told["ending"]) == (Exit.OK, "completed"), by_id
+        assert by_id.told["content_from"] == "databases"
+
+
+async def test_who_was_refused_at_once_is_told_by_the_databases(house: Theatre, here: Visit) -> None:
+    """Of such a command nothing is kept but the answer; nobody is asked, and the answer says so."""
+    pay = here.pay().model_copy(update={"expires_at": datetime.now(UTC) - timedelta(minutes=1)})
+    await here.send(pay)
+    await here.hears(pay.payment_id, "payment.failed")
+    left = await command(house, "outcome", pay.payment_id)
+    assert (left.code, left.told["told_by"], left.told["ending"]) == (Exit.NEGATIVE, "databases", "failed")
+    assert (left.told["failed_in"], left.told["reason"]) == ("payment", "deadline_passed")
 
 
 async def _stuck_at_point(house: Theatre, here: Visit) -> Pay:
@@ -196,6 +223,29 @@ async def _acts_on(house: Theatre, saga_id: str) -> list[history.Entry]:
         for entry in record.entries
         if entry.saga == saga_id
     ]
+
+
+async def test_an_abortion_that_cannot_be_put_on_record_is_not_done(house: Theatre, here: Visit) -> None:
+    """Nobody would ever know who took a payment back; who must do it all the same has to say so."""
+    pay = await _stuck_at_point(house, here)
+    name, place = f"operator-{here.mark}", urlsplit(house.url)
+    url = place._replace(netloc=f"{name}:secret@{place.hostname}:{place.port}").geturl()
+    order = ["abort", pay.payment_id, "--why=trial", "--yes"]
+    try:
+        house.api("PUT", f"/api/users/{name}", {"password": "secret", "tags": ""})
+        house.api("PUT", f"/api/permissions/{{v}}/{name}", {"configure": ".*", "write": ".*", "read": ".*"})
+        topic = {"exchange": topology.RECOVERY, "write": "[.]abort$", "read": ".*"}
+        house.api("PUT", f"/api/topic-permissions/{{v}}/{name}", topic)
+        refused = await command(house, *order, environment={"RABBITMQ_URL": url})
+        assert (refused.code, refused.told) == (Exit.COULD_NOT_LOOK, {})
+        assert "--unrecorded" in refused.warned
+        assert here.states(pay.payment_id)["point"] is None
+        done = await command(house, *order, "--unrecorded", environment={"RABBITMQ_URL": url})
+        assert (done.code, done.told["fate"]) == (Exit.OK, "aborted"), done
+    finally:
+        house.api("DELETE", f"/api/users/{name}")
+    await here.undone(pay, at="point", reason="aborted")
+    assert await _acts_on(house, pay.payment_id) == []
 
 
 async def test_without_yes_an_abortion_is_only_told(house: Theatre, here: Visit) -> None:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from ops.where import database_urls
+from tests.support.tools import missing
 from tools.broker import PrivateBroker
 from tools.stack import ROOT
 
@@ -85,7 +86,7 @@ def is_shown(wanted: tuple[str, ...], got: str) -> bool:
 
 
 class Terminal:
-    """A shell in a copy of the repository, as after a clone, with a broker of its own."""
+    """A shell in a clone of the repository, with a broker of its own."""
 
     def __init__(self, place: Path, environment: dict[str, str]) -> None:
         self._end = f"end-{secrets.token_hex(8)}"
@@ -118,18 +119,34 @@ class Terminal:
         self._shell.communicate(timeout=10)
 
 
+def clone(place: Path) -> None:
+    """A clone of this checkout, as a new user has it, with what was changed here since the last commit."""
+    if not (ROOT / ".git").exists():
+        shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(".venv*", "var", "__pycache__", ".*_cache"))
+        return
+    subprocess.run(["git", "clone", "--quiet", "--local", ROOT, place], check=True, timeout=60)
+    for changed in listed("--modified", "--others", "--exclude-standard"):
+        if (ROOT / changed).is_file():
+            (place / changed).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / changed, place / changed)
+    for gone in listed("--deleted"):
+        (place / gone).unlink()
+
+
+def listed(*which: str) -> list[str]:
+    """Files of this checkout, as git knows them."""
+    done = subprocess.run(["git", "ls-files", "-z", *which], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    return [name for name in done.stdout.decode().split("\0") if name]
+
+
 @pytest.fixture
 def terminal(node: PrivateBroker, tmp_path: Path) -> Iterator[Terminal]:
-    """Somebody's terminal in a fresh copy; what was started from it is stopped afterwards."""
+    """Somebody's terminal in a fresh clone; what was started from it is stopped afterwards."""
     if not shutil.which("rabbitmqadmin"):
-        pytest.skip("there is no rabbitmqadmin on the PATH; it comes with Debian's rabbitmq-server")
+        missing("rabbitmqadmin", "it comes with Debian's rabbitmq-server, and has to be on the PATH")
     place = tmp_path / "concert-saga"
-    shutil.copytree(
-        ROOT,
-        place,
-        ignore=shutil.ignore_patterns(".git", ".venv*", "var", "__pycache__", ".*_cache", ".hypothesis", "tests"),
-    )
-    # The environment of this run stands in for the one that `make` would install.
+    clone(place)
+    # The environment of this run stands in for the one that `make` would install: that alone would take minutes.
     (place / ".venv/bin").mkdir(parents=True)
     python = place / ".venv/bin/python"
     python.write_text(f'#!/bin/sh\nexec "{ROOT}/.venv/bin/python" "$@"\n')

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from typer.testing import CliRunner
 
-from common import bus, saga, topology
+from common import bus, recovery, saga, topology
 from common.history import Entry
 from common.messages import Pay, TopUp
 from common.settings import Settings
@@ -34,15 +34,15 @@ from tools.stack import ROOT
 
 pytestmark = pytest.mark.broker
 
-#: Started in place of `saga`, this dies where the letter is to be taken away.
-DIES_BEFORE_THE_ACK = """
+#: Started in place of `saga`, this dies where the letter is to go back.
+DIES_BEFORE_THE_END = """
 import os, signal, sys
 from ops.letters.queues import Drawer
 
 async def die(self, letter):
     os.kill(os.getpid(), signal.SIGKILL)
 
-Drawer.remove = die
+Drawer.send_back = die
 from ops.app import run
 run()
 """
@@ -234,23 +234,23 @@ async def test_of_two_operators_one_replays_a_letter(here: Visit, house: Theatre
     assert [act.type for act in await acts(house, pay)] == ["replay"]
 
 
-async def test_a_login_that_may_not_speak_for_the_service_changes_nothing(here: Visit, house: Theatre) -> None:
-    """The service would not believe the copy; the letter stays, and the operator learns what to do about it."""
+async def test_a_login_that_may_not_put_its_acts_on_record_changes_nothing(here: Visit, house: Theatre) -> None:
+    """Who may read the letters, and no more, cannot send one back without anybody knowing."""
     (pay,) = await here.paying()
     await park(here, "payment", pay)
     name = f"operator-{here.mark}"
     place = urlsplit(house.url)
     url = place._replace(netloc=f"{name}:secret@{place.hostname}:{place.port}").geturl()
-    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    rights = {"configure": "", "write": "", "read": ".*"}
+    order = ("parked", "replay", pay.payment_id, "--service", "payment", "--yes")
     try:
         house.api("PUT", f"/api/users/{name}", {"password": "secret", "tags": ""})
-        house.api("PUT", f"/api/permissions/{{v}}/{name}", everything)
-        order = ("parked", "replay", pay.payment_id, "--service", "payment", "--yes")
+        house.api("PUT", f"/api/permissions/{{v}}/{name}", rights)
         refused = await run(house, *order, url=url)
         assert refused.code == 2, refused
-        assert "impersonator" in refused.err
+        assert "does not allow this" in refused.err
         assert f"m-{pay.payment_id}" in parked(house, "payment")
-        house.api("PUT", f"/api/users/{name}", {"password": "secret", "tags": "impersonator"})
+        house.api("PUT", f"/api/permissions/{{v}}/{name}", rights | {"write": topology.RECOVERY})
         assert (await run(house, *order, url=url)).code == 0
     finally:
         house.api("DELETE", f"/api/users/{name}")
@@ -309,43 +309,59 @@ async def vacant(empty: Theatre) -> AsyncIterator[Visit]:
         yield Visit(empty, "vacant", channel, await channel.get_exchange(topology.EVENTS))
 
 
-async def test_what_the_broker_gave_up_on_goes_back_only_in_the_name_of_its_service(
-    vacant: Visit, empty: Theatre
-) -> None:
-    """It is signed by the stranger who published it; back in that name, the service would not believe its type."""
+async def test_what_the_broker_gave_up_on_goes_back_as_it_was(vacant: Visit, empty: Theatre) -> None:
+    """It is signed by the stranger who published it: nobody writes another one, and its type is not lost."""
     gift = TopUp(top_up_id="u-1", user_id="kim", amount=5)
     await vacant.publish("point.top_up", gift, expiration=0.001)
     await eventually(lambda: empty.peek("point.dead"))
     (letter,) = (await run(empty, "dead", "show", "u-1", "--json")).json["letters"]
     assert (letter["type"], letter["killed"]) == ("point.top_up", True)
-    order = ("dead", "replay", "u-1", "--force", "--yes", "--json")
-    refused = await run(empty, *order)
-    assert (refused.code, refused.outcomes) == (1, ["refused"])
-    assert "--as" in refused.json["letters"][0]["because"]
-    assert empty.peek("point.events") == []
-    done = await run(empty, *order, "--as", empty.broker.user)
+    done = await run(empty, "dead", "replay", "u-1", "--force", "--yes", "--json")
     assert (done.code, done.outcomes) == (0, ["done"])
+    await eventually(lambda: empty.peek("point.events"))
     assert empty.peek("point.dead") == []
     (back,) = empty.peek("point.events")
-    assert back["routing_key"] == "point.return"
-    assert back["properties"]["user_id"] == empty.broker.user
-    written = {name: value for name, value in back["properties"]["headers"].items() if name != "x-delivery-count"}
-    # Nothing is left of its past but that it may be what kills the service.
-    assert written == {"x-type": "point.top_up", "x-attempt": 0, "x-reason": "crash_guard"}
+    assert back["routing_key"] == topology.replay_key("point")
     assert json.loads(back["payload"]) == json.loads(gift.encode())
+    headers = back["properties"]["headers"]
+    origin = recovery.provenance(
+        "point", empty.broker.user, routing_key=back["routing_key"], user_id=None, headers=headers
+    )
+    # Nothing is left of its past but that it may be what kills the service.
+    assert (origin.type, origin.history.attempts, origin.history.is_suspect) == ("point.top_up", 0, True)
 
 
-async def test_without_the_history_nothing_is_thrown_away(vacant: Visit, empty: Theatre) -> None:
-    """What nobody keeps would be lost silently; a replay loses nothing, so it only says that nobody was told."""
+async def test_a_queue_of_an_older_version_is_known_as_one_that_loses_what_is_rejected(empty: Theatre) -> None:
+    """Its letters have no way back: to reject one there would throw it away."""
+    node = empty.broker
+    url = node.management_url.replace("://", f"://{node.user}:{node.password}@") + f"?vhost={empty.vhost}"
+    async with bus.open_session(empty.url, "point") as session:
+        await session.declare(topology.derive(Settings().retry_delays))
+    assert await users.without_a_way_back(url) == frozenset()
+    empty.api("DELETE", "/api/queues/{v}/point.parked")
+    old = {"durable": True, "arguments": {"x-queue-type": "quorum"}}
+    empty.api("PUT", "/api/queues/{v}/point.parked", old)
+    assert await users.without_a_way_back(url) == {"point.parked"}
+
+
+async def test_without_the_history_nothing_is_done_unless_that_is_said(vacant: Visit, empty: Theatre) -> None:
+    """An act that nobody keeps is done by nobody; who must act all the same says so, and throws nothing away."""
     pay = vacant.pay()
     await park(vacant, "payment", pay)
     empty.api("DELETE", f"/api/queues/{{v}}/{topology.HISTORY}")
     listed = await run(empty, "parked", "replay", pay.payment_id, "--json")
     assert listed.outcomes == ["refused"]
     assert "The history cannot be asked either" in listed.err
-    replayed = await run(empty, "parked", "replay", pay.payment_id, "--force", "--yes", "--json")
+    order = ("parked", "replay", pay.payment_id, "--force", "--yes", "--json")
+    unkept = await run(empty, *order)
+    assert (unkept.code, unkept.outcomes) == (1, ["not_done"])
+    assert "does not keep who does it" in unkept.json["letters"][0]["because"]
+    assert len(parked(empty, "payment")) == 1
+    assert empty.peek("payment.events") == []
+    assert (await run(empty, *order, "--unrecorded")).code == 2, "it has to say why"
+    replayed = await run(empty, *order, "--unrecorded", "--why", "the stream is gone")
     assert (replayed.code, replayed.outcomes) == (0, ["done"])
-    assert "nobody will see who did this" in replayed.err
+    await eventually(lambda: empty.peek("payment.events"))
     await park(vacant, "notify", pay)
     away = await run(empty, "parked", "discard", pay.payment_id, "--why", "not its", "--yes", "--json")
     assert (away.code, away.outcomes) == (1, ["not_done"])
@@ -404,22 +420,38 @@ async def test_a_letter_whose_handler_failed_is_replayed_and_its_saga_completes(
     assert (act.type, act.by, act.why) == ("replay", "kim", "mended")
 
 
-async def test_a_replay_that_dies_before_its_ack_leaves_two_copies_and_a_right_saga(
+async def test_a_replay_that_dies_before_its_end_leaves_the_letter_and_a_right_saga(
     stuck: tuple[Visit, Pay], broken: Theatre
 ) -> None:
-    """The copy is done, the original is still there, and now that it is settled it is refused and may go."""
+    """It is on record and did not happen; the letter is where it was, and the next replay does it."""
     here, pay = stuck
     order = ("parked", "replay", pay.payment_id, "--yes", "--json")
-    died = await run_alone(broken, *order, program=("-c", DIES_BEFORE_THE_ACK))
+    died = await run_alone(broken, *order, program=("-c", DIES_BEFORE_THE_END))
     assert died.code == -9, died
-    await here.completed(pay)
     await eventually(lambda: parked(broken, "point"))
+    assert here.states(pay.payment_id)["point"] is None
+    assert [act.type for act in await acts(broken, pay)] == ["replay"]
+    again = await run(broken, *order)
+    assert (again.code, again.outcomes) == (0, ["done"])
+    await here.completed(pay)
+    assert await depth(broken, "point.parked") == 0
+
+
+async def test_a_letter_of_a_settled_saga_is_refused_and_forced_does_nothing_twice(
+    stuck: tuple[Visit, Pay], broken: Theatre
+) -> None:
+    """Its command was sent once more and walked the saga on: the letter is only a repetition now."""
+    here, pay = stuck
+    await here.send(pay)
+    await here.completed(pay)
+    order = ("parked", "replay", pay.payment_id, "--yes", "--json")
     again = await run(broken, *order)
     assert (again.code, again.outcomes) == (1, ["refused"])
     assert again.json["letters"][0]["verdict"] == "settled"
+    said = here.events(pay.payment_id).count("point.deducted")
     forced = await run(broken, *order, "--force")
     assert (forced.code, forced.outcomes) == (0, ["done"])
-    # The second copy was absorbed: the service said again what it said, and took no points again.
-    await here.hears(pay.payment_id, "point.deducted", times=2)
+    # It was absorbed: the service said again what it said, and took no points again.
+    await here.hears(pay.payment_id, "point.deducted", times=said + 1)
     await here.completed(pay)
     assert await depth(broken, "point.parked") == 0

@@ -70,6 +70,15 @@ async def test_a_service_without_a_broker_lives_and_is_not_ready(tmp_path: Path)
         await eventually(opened_its_database)
 
 
+async def test_a_service_that_knows_several_nodes_takes_one_that_answers(empty: Theatre, tmp_path: Path) -> None:
+    """A node of a cluster may be lost for ever; whoever knows only that one is lost with it."""
+    log = tmp_path / "said"
+    nobody = [f"amqp://guest:guest@127.0.0.1:{port}/" for port in free_ports(3)]
+    urls = ",".join([*nobody, empty.url])
+    with process("point", log, RABBITMQ_URL=urls, DATABASE_URL=f"sqlite://{tmp_path}/point.sqlite3"):
+        await eventually(lambda: "taking messages" in log.read_text())
+
+
 async def test_a_service_leaves_while_it_waits_for_the_broker(tmp_path: Path) -> None:
     """A broker that never comes must not keep a service from being stopped."""
     log = tmp_path / "said"

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import aio_pika
 import pytest
@@ -21,6 +22,7 @@ from common.history import Record
 from common.messages import Pay
 from ops.app import app
 from ops.output import CannotLookError
+from ops.story import searching, stream
 from ops.story.reading import records
 from tests.support.eventually import eventually
 from tests.support.history_script import Script, completed
@@ -214,8 +216,11 @@ async def test_all_that_is_there_is_read_and_what_is_no_record_is_told_once(
         assert await _read(empty.url, about="p-2") == []
 
 
-async def test_reading_while_services_go_on_telling_ends_all_the_same(empty: Theatre) -> None:
-    """Under load a stream is never silent: the end is where it was when the reading began."""
+async def test_reading_while_services_go_on_telling_ends_all_the_same(
+    empty: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load a stream is never silent: the end is where it was when reading began, and no clock tells it."""
+    monkeypatch.setattr(stream, "_QUIET", 60.0)
     script = completed()
     async with told(empty.url, *script.records) as tell:
 
@@ -229,6 +234,74 @@ async def test_reading_while_services_go_on_telling_ends_all_the_same(empty: The
                 assert len(await _read(empty.url)) >= len(script.records)
         finally:
             going.cancel()
+
+
+async def test_a_young_saga_is_found_without_reading_the_whole_history(
+    empty: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full stream takes minutes to read, and what is asked for is mostly young; what was not read is told."""
+    monkeypatch.setattr(stream, "SKEW", timedelta(0))
+    monkeypatch.setattr(searching, "SKEW", timedelta(0))
+    monkeypatch.setattr(searching, "STRETCHES", (timedelta(seconds=1), timedelta(seconds=2)))
+    old = Script("p-old", at=datetime.now(UTC)).does(*saga.SERVICES).records
+    async with told(empty.url, *old, *(old[0],) * 500) as tell:
+
+        async def the_clock_went_on() -> None:
+            assert datetime.now(UTC) - old[0].at > timedelta(seconds=3)
+
+        await eventually(the_clock_went_on)
+        new = Script("p-new", at=datetime.now(UTC)).does(*saga.SERVICES).records
+        await tell(*new)
+        read: list[int] = []
+        found = await searching.search("p-new", progress=read.append, url=empty.url)
+        assert {record.service for record in found.records} == set(saga.SERVICES)
+        assert max(read) < 100
+        assert found.unread_before
+        assert old[0].at < found.unread_before < new[0].at
+        for whole in (False, True):
+            older = await searching.search("p-old", progress=read.append, whole=whole, url=empty.url)
+            assert {record.service for record in older.records} == set(saga.SERVICES)
+            assert older.unread_before is None
+        late = await searching.search("p-new", since=new[2].at, url=empty.url)
+        assert [record.at for record in late.records] == [record.at for record in new[2:]]
+        nobody = await searching.search("p-nobody", progress=read.append, url=empty.url)
+        assert (nobody.records, nobody.unread_before) == ([], None)
+        assert max(read) >= 500
+
+
+async def test_a_broker_whose_clock_is_behind_hides_no_saga(
+    empty: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream finds moments by the broker's clock; by that of the services nothing has been told lately."""
+    monkeypatch.setattr(stream, "SKEW", timedelta(0))
+    monkeypatch.setattr(stream, "_QUIET", 0.5)
+    now = datetime.now(UTC)
+    ahead = Script(at=now + timedelta(hours=2)).does(*saga.SERVICES).records
+    async with told(empty.url, *ahead):
+        monkeypatch.setattr(searching, "datetime", mock.Mock(now=lambda _: now + timedelta(hours=2, minutes=1)))
+        found = await searching.search("p-1", url=empty.url)
+        assert {record.service for record in found.records} == set(saga.SERVICES)
+
+
+async def test_what_was_tried_before_is_looked_for_too(empty: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saga does not begin with the attempt that went well; the ones before it lie further back."""
+    monkeypatch.setattr(stream, "SKEW", timedelta(0))
+    monkeypatch.setattr(searching, "SKEW", timedelta(0))
+    monkeypatch.setattr(searching, "STRETCHES", (timedelta(seconds=1),))
+    first = Script("p-1", at=datetime.now(UTC)).retries("payment", attempt=1).records
+    async with told(empty.url, *first) as tell:
+
+        async def the_clock_went_on() -> None:
+            assert datetime.now(UTC) - first[0].at > timedelta(seconds=2)
+
+        await eventually(the_clock_went_on)
+        then = Script("p-1", at=datetime.now(UTC)).tells(
+            "payment", saga.FIRST.on, deed="did", said=("payment.paid",), attempt=2
+        )
+        await tell(*then.records)
+        found = await searching.search("p-1", url=empty.url)
+        assert [record.entries[0].attempt for record in found.records][:1] == [1]
+        assert found.unread_before is None
 
 
 async def test_a_reader_begins_where_it_is_told_to(empty: Theatre) -> None:

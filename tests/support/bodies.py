@@ -17,6 +17,10 @@ def soon(minutes: float = 10) -> str:
     return (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
 
 
+#: When payments in tests were made: lately, or their messages would be too old to be handled.
+PAID_AT = soon(-1)
+
+
 def command(payment_id: str = "p-1", **changes: object) -> dict[str, object]:
     """The body of `payment.pay`."""
     body: dict[str, object] = {
@@ -31,7 +35,7 @@ def command(payment_id: str = "p-1", **changes: object) -> dict[str, object]:
 
 def baton(payment_id: str = "p-1", **changes: object) -> dict[str, object]:
     """The body of `payment.paid`, and what every later forward event carries on."""
-    return command(payment_id) | {"expires_at": soon(), "paid_at": LONG_AGO} | changes
+    return command(payment_id) | {"expires_at": soon(), "paid_at": PAID_AT} | changes
 
 
 def failure(payment_id: str = "p-1", service: str = "queue", **changes: object) -> dict[str, object]:
@@ -45,6 +49,11 @@ def failure(payment_id: str = "p-1", service: str = "queue", **changes: object) 
         "attempts": 1,
     }
     return body | changes
+
+
+def settled(*payment_ids: str) -> dict[str, object]:
+    """The body of `payment.settled`."""
+    return {"payment_ids": list(payment_ids or ("p-1",))}
 
 
 def hold(reservation_id: str = "r-1", **changes: object) -> dict[str, object]:
@@ -92,6 +101,7 @@ def valid(type_: str) -> dict[str, object]:
 _OF_PAYMENT: dict[str, object] = {"payment_id": "p-1", "user_id": "ann"}
 _ANSWERS: Mapping[str, dict[str, object]] = {
     "payment.completed": _OF_PAYMENT | {"amount": 30, "completed_at": LONG_AGO},
+    "payment.settled": settled(),
     "payment.cancelled": _OF_PAYMENT | {"amount": 30, "cancelled_at": LONG_AGO},
     "reservation.reverted": _OF_PAYMENT
     | {"reservation_id": "r-1", "seat": "A-1", "state": "HELD", "reverted_at": LONG_AGO},

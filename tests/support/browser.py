@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
-import pytest
+from playwright.async_api import Browser, async_playwright
 
+from tests.support.tools import missing
 from tools import browser
-
-if TYPE_CHECKING:
-    from playwright.async_api import Browser
 
 _HOW = "`apt-get install chromium` brings one, BROWSER_PATH names another"
 
@@ -22,9 +19,8 @@ async def chromium() -> AsyncIterator[Browser]:
     """Start the browser; skips the test where there is none."""
     path = browser.path()
     if path is None:
-        pytest.skip(f"there is no browser to test the board in: {_HOW}")
-    playwright = pytest.importorskip("playwright.async_api", reason="Playwright is not installed")
-    async with playwright.async_playwright() as driver:
+        missing("Chromium", _HOW)
+    async with async_playwright() as driver:
         # Chromium's sandbox refuses root, who runs the tests in a container.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         started = await driver.chromium.launch(executable_path=path, args=arguments)

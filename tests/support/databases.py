@@ -1,7 +1,7 @@
-"""Real databases for tests: SQLite files, or a PostgreSQL that is there or is started privately.
+"""Real databases for tests: SQLite files, or a server that is there or is started privately.
 
 One process works with one vendor, because Tortoise keeps its statements per model and not per vendor:
-TEST_DATABASE chooses, `sqlite` (the default) or `postgres`.
+TEST_DATABASE chooses, `sqlite` (the default), `postgres` or `mariadb`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
-IS_POSTGRES = os.environ.get("TEST_DATABASE", "sqlite") == "postgres"
+from tests.support.mariadb import MariaDB, mariadb
+from tests.support.mariadb import ask as ask_mariadb
+from tests.support.mariadb import empty as empty_mariadb
+
+VENDOR = os.environ.get("TEST_DATABASE", "sqlite")
+IS_SQLITE = VENDOR == "sqlite"
 NO_POSTGRES = (
     "no PostgreSQL: set TEST_POSTGRES_URL (postgres://user:password@host:port/name of a user who may create "
     "databases), or install one"
@@ -62,6 +68,43 @@ class Postgres:
                 await connection.close()
 
         asyncio.run(run())
+
+
+Server = Postgres | MariaDB
+
+
+@contextlib.contextmanager
+def server() -> Iterator[Server]:
+    """The server of this process's vendor; skips where there is none."""
+    with mariadb() if VENDOR == "mariadb" else postgres() as running:
+        yield running
+
+
+async def ask(url: str, *statements: str) -> list[dict[str, Any]]:
+    """Run statements over a connection of their own; the rows of the last one."""
+    if url.startswith("mariadb://"):
+        return await ask_mariadb(url, *statements)
+    connection = await asyncpg.connect(url)
+    rows = []
+    try:
+        for statement in statements:
+            rows = await connection.fetch(statement)
+    finally:
+        await connection.close()
+    return [dict(row) for row in rows]
+
+
+async def empty(url: str) -> None:
+    """Remove all rows of a database but the record of migrations."""
+    if url.startswith("mariadb://"):
+        await empty_mariadb(url)
+        return
+    rows = await ask(
+        url,
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE '%migration%'",
+    )
+    names = ", ".join(f'"{row["tablename"]}"' for row in rows)
+    await ask(url, f"TRUNCATE {names} RESTART IDENTITY")
 
 
 def binaries() -> Path | None:
@@ -173,10 +216,10 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @contextlib.asynccontextmanager
-async def wire(server: Postgres) -> AsyncIterator[Wire]:
+async def wire(server: Server) -> AsyncIterator[Wire]:
     """A way to this server, open at first."""
     parts = urlsplit(server.url)
-    way = Wire(parts.hostname or "127.0.0.1", parts.port or 5432)
+    way = Wire(parts.hostname or "127.0.0.1", parts.port or (3306 if isinstance(server, MariaDB) else 5432))
     await way.mend()
     try:
         yield way

@@ -8,7 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import pytest
+from tests.support.tools import missing
 
 _KEPT = Path(__file__).parents[2] / "var" / "promtool"
 
@@ -42,7 +42,7 @@ def promtool(*arguments: str | Path) -> str:
     """Run promtool and give what it said; the test fails if it is not content, and is skipped where it is not."""
     program, why_not = _find()
     if not program:
-        pytest.skip(f"promtool is not here (apt-get install prometheus), nor can it be had: {why_not}")
+        missing("promtool", f"apt-get install prometheus brings it, and it could not be had from there: {why_not}")
     done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

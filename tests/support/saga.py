@@ -344,7 +344,8 @@ class Visit:
         found: dict[str, str | None] = {}
         for service in saga.SERVICES:
             rows = self.theatre.rows(service, "SELECT state FROM saga_step WHERE saga_id = ?", payment_id)
-            found[service] = rows[0][0] if rows else None
+            # A settled row is one that is done, and can never change again.
+            found[service] = "done" if rows == [("settled",)] else rows[0][0] if rows else None
         return found
 
     def belongings(self, pay: Pay) -> dict[str, list[tuple[Any, ...]]]:

@@ -9,9 +9,9 @@ import pytest
 
 from common import history, messages, recovery, saga, topology
 from common.history import Became, Entry, Record
-from common.messages import Body, Cancelled, Completed, Failed, Held, Rejected, Reverted
+from common.messages import Body, Cancelled, Completed, Failed, Held, Pay, Rejected, Reverted
 from common.recovery import Deed
-from ops.acting import letter, telling
+from ops.acting import books, letter, telling
 from ops.acting.command import SlipError, ago, moment, write
 from ops.acting.ending import Ending, Outcome, told_by
 from ops.acting.letter import Act, Holder
@@ -204,7 +204,7 @@ def test_who_and_why_is_told_the_history_and_not_the_user() -> None:
     """The detail of a failure is sent to the user; an operator's name and reasons are not for them."""
     act = Act("p-1", "point", by="kim\x1b[2J", why="fraud?", trace=TRACE, attempts=0, at=NOW)
     assert not any("fraud" in str(value) or "kim" in str(value) for value in act.headers().values())
-    told = history.decode(act.record())
+    (told,) = history.decode(act.record())
     (entry,) = told.entries
     assert (told.service, entry.saga, entry.type) == ("operator", "p-1", "abort")
     assert (entry.by, entry.why, entry.trace) == ("kim?[2J", "fraud?", TRACE)
@@ -243,6 +243,33 @@ def test_what_is_past_its_pivot_or_over_is_not_aborted(states: dict[str, str | N
     holder = letter.holder_by_rows("p-1", ROWS | states)
     assert holder.service is None
     assert why in holder.why
+
+
+@pytest.mark.parametrize(("payment", "why"), [("COMPLETED", "past its pivot"), ("CANCELLED", "over already")])
+def test_what_is_forgotten_but_for_its_payment_is_not_aborted(payment: str, why: str) -> None:
+    """Rows are forgotten one day: a dead letter would find none, and fail what was paid for long ago."""
+    holder = letter.holder_by_rows("p-1", ROWS, payment)
+    assert (holder.service, holder.unheard) == (None, False)
+    assert why in holder.why
+
+
+@pytest.mark.parametrize("expires_at", [None, NOW])
+def test_a_command_is_read_again_exactly_as_it_was_sent(expires_at: datetime | None) -> None:
+    """Other content under the same id would be parked; whether a deadline was sent, the digest tells."""
+    sent = Pay.model_validate(PAY | {"expires_at": expires_at and expires_at.isoformat()})
+    row = (sent.user_id, sent.reservation_id, sent.token, sent.amount, NOW)
+    assert books.as_it_was_sent("p-1", row, (sent.fingerprint(),)) == sent
+    for deadline in (NOW.isoformat(sep=" "), NOW.replace(tzinfo=None)):
+        elsewhere = (*row[:4], deadline)
+        assert books.as_it_was_sent("p-1", elsewhere, (sent.fingerprint(),)) == sent
+
+
+def test_a_command_that_nobody_knows_for_sure_is_not_sent() -> None:
+    """A guess could be another command."""
+    row = ("u-1", "r-1", "t-1", 300, NOW)
+    assert books.as_it_was_sent("p-1", None, ("x",)) is None
+    assert books.as_it_was_sent("p-1", row, None) is None
+    assert books.as_it_was_sent("p-1", row, ("another",)) is None
 
 
 def test_a_wish_does_not_overrule_what_is_known() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from common import saga, topology
 from common.metrics import Metrics, Vitals
+from tests.support import dashboard
+from tests.support.dashboard import DASHBOARD, OBSERVABILITY
 from tests.support.promtool import promtool
 
 ROOT = Path(__file__).parents[2]
-OBSERVABILITY = ROOT / "deploy" / "observability"
 PROMETHEUS = OBSERVABILITY / "prometheus"
 ALERTS = PROMETHEUS / "alerts.yml"
 TESTS = PROMETHEUS / "alerts_test.yml"
-DASHBOARD = OBSERVABILITY / "grafana" / "dashboards" / "saga.json"
 
 #: What others tell: Prometheus itself, and RabbitMQ's plugin rabbitmq_prometheus (3.10 and later).
 FOREIGN = {
@@ -43,18 +42,6 @@ WORDS = {
 def rules() -> list[dict[str, Any]]:
     """All alert rules."""
     return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
-
-
-def expressions_of_the_dashboard() -> Iterator[str]:
-    """Every question that the dashboard asks."""
-    dashboard = json.loads(DASHBOARD.read_text())
-    for panel in dashboard["panels"]:
-        yield from (target["expr"] for target in panel.get("targets", ()))
-    yield from (annotation["expr"] for annotation in dashboard["annotations"]["list"])
-    for variable in dashboard["templating"]["list"]:
-        metric = re.fullmatch(r"label_values\((\w+), \w+\)", variable["definition"])
-        assert metric
-        yield metric[1]
 
 
 def told() -> dict[str, set[str]]:
@@ -87,7 +74,7 @@ def named(expression: str) -> set[str]:
     return set(re.findall(r"[a-zA-Z_]\w*", bare)) - WORDS
 
 
-EXPRESSIONS = [*(rule["expr"] for rule in rules()), *expressions_of_the_dashboard()]
+EXPRESSIONS = [*(rule["expr"] for rule in rules()), *dashboard.expressions()]
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
@@ -161,12 +148,10 @@ def test_prometheus_takes_its_configuration() -> None:
 
 def test_prometheus_takes_every_question_of_the_dashboard(tmp_path: Path) -> None:
     """A panel with a broken question only shows a small red triangle."""
-    values = {"$service": "payment|point", "$__rate_interval": "1m", "$__range": "1h"}
-    records = []
-    for number, expression in enumerate(expressions_of_the_dashboard()):
-        for variable, value in values.items():
-            expression = expression.replace(variable, value)  # noqa: PLW2901 - the same, filled in
-        records.append({"record": f"panel_{number}", "expr": expression})
+    records = [
+        {"record": f"panel_{number}", "expr": dashboard.asked(expression)}
+        for number, expression in enumerate(dashboard.expressions())
+    ]
     file = tmp_path / "panels.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": records}]}))
     promtool("check", "rules", file)

@@ -7,6 +7,7 @@ step each, and one that waits for its points. Then each test spoils one thing.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import shutil
 import sqlite3
@@ -22,8 +23,8 @@ from aiohttp import web
 from common import saga
 from ops import where
 from ops.app import run
-from ops.audit import look, reading
-from ops.audit.look import Report, audit
+from ops.audit import commands, look, reading, snapshots
+from ops.audit.look import RETENTION, Report, audit
 from ops.audit.rules import Saga
 from ops.output import CannotLookError
 from tests.support.written import OPEN, PRICE, WHOLE, write
@@ -121,11 +122,63 @@ async def test_a_saga_that_stands_still_is_stuck(books: Books) -> None:
 
 async def test_a_refusal_that_is_still_being_undone_is_under_way_and_then_stuck(settled: Books) -> None:
     """The way back takes time as the way forward does, and may get lost as well."""
-    settled.spoil("point", "DELETE FROM saga_step WHERE saga_id = 'p-reservation'")
+    settled.spoil(
+        "payment",
+        "UPDATE saga_step SET state = 'done' WHERE saga_id = 'p-reservation'",
+        "UPDATE payment SET state = 'PAID' WHERE payment_id = 'p-reservation'",
+    )
     report = await settled.audit(after=timedelta(0))
     assert report.clean, report.violations
-    assert [(it.saga_id, it.waits_for) for it in report.under_way] == [("p-reservation", ("point",))]
+    assert [(it.saga_id, it.waits_for) for it in report.under_way] == [("p-reservation", ("payment",))]
     assert await settled.rules() == [("p-reservation", "stuck")]
+
+
+async def test_whoever_comes_after_a_failure_need_not_hear_of_it(settled: Books) -> None:
+    """It has nothing to undo; and what only it did not hear, nobody says again."""
+    settled.spoil("point", "DELETE FROM saga_step WHERE saga_id = 'p-reservation'")
+    assert await settled.rules() == []
+
+
+async def test_a_saga_that_is_settled_is_right_and_stays_right_when_it_is_forgotten(settled: Books) -> None:
+    """Only the business rows are kept for ever, and the first service's own."""
+    for service in ("payment", "reservation", "point", "queue"):
+        settled.spoil(service, f"UPDATE saga_step SET state = 'settled' WHERE saga_id = '{WHOLE}'")
+    report = await settled.audit()
+    assert report.clean, report.violations
+    for service in saga.SERVICES[1:]:
+        settled.spoil(service, "DELETE FROM saga_step")
+    settled.spoil("notify", "DELETE FROM notice")
+    assert await settled.rules(), "nothing is forgotten so soon"
+    report = await settled.audit(after=timedelta(days=31))
+    assert report.clean, report.violations
+    assert (report.counts.completed, report.counts.undone + report.counts.failed) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("service", "statement", "payment_id"),
+    [
+        ("point", f"DELETE FROM ledger_entry WHERE saga_id = '{WHOLE}'", WHOLE),
+        ("queue", "UPDATE token SET payment_id = 'p-queue' WHERE token = 't-queue'", "p-queue"),
+        ("point", "UPDATE ledger_entry SET amount = 0 WHERE kind = 'restoration'", "p-queue"),
+    ],
+)
+async def test_what_is_wrong_with_a_forgotten_saga_is_still_found(
+    settled: Books, service: str, statement: str, payment_id: str
+) -> None:
+    """All of it or nothing holds for the books of years ago, too."""
+    settled.spoil("payment", f"UPDATE saga_step SET state = 'settled' WHERE saga_id = '{WHOLE}'")
+    for other in saga.SERVICES[1:]:
+        settled.spoil(other, "DELETE FROM saga_step")
+    settled.spoil(service, statement)
+    report = await settled.audit(after=timedelta(days=31))
+    found = {(violation.saga_id, violation.rule) for violation in report.violations}
+    assert (payment_id, "forgotten") in found
+
+
+async def test_what_is_settled_and_not_complete_is_a_violation(settled: Books) -> None:
+    """A settled saga cannot be undone any more."""
+    settled.spoil("point", "UPDATE saga_step SET state = 'settled' WHERE saga_id = 'p-queue'")
+    assert ("p-queue", "settled") in await settled.rules()
 
 
 async def _serve(
@@ -391,8 +444,10 @@ async def test_a_management_api_that_refuses_is_told_without_its_password(books:
             id="the pivot failed under a completed payment",
         ),
         pytest.param(
-            "queue", ["DELETE FROM saga_step WHERE saga_id = 'p-point'"], [("p-point", "stuck")],
-            id="a service never heard of the failure",
+            "notify",
+            ["DELETE FROM saga_step WHERE saga_id = 'p-point'", "DELETE FROM notice WHERE saga_id = 'p-point'"],
+            [("p-point", "stuck")],
+            id="the user was never told of the failure",
         ),
         pytest.param(
             "point", ["UPDATE saga_step SET state = 'closed' WHERE saga_id = 'p-point'"], [("p-point", "torn")],
@@ -508,7 +563,7 @@ async def test_what_is_wrong_is_read_three_times_before_it_is_told(
 async def test_a_page_may_end_anywhere(settled: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """A million sagas are read in pages; no saga may lose a row to the edge between two."""
     for size in (1, 2, 3):
-        monkeypatch.setattr(reading, "_PAGE", size)
+        monkeypatch.setattr(snapshots, "PAGE", size)
         report = await settled.audit()
         assert report.clean, report.violations
         assert report.counts.sagas == 5
@@ -607,3 +662,9 @@ def test_the_command_refuses_a_database_of_nobody(given: str, capsys: pytest.Cap
     """A typing error must not audit another database than the one that was meant."""
     assert _leave("audit", "--database", given) == 2
     assert "is not SERVICE=URL" in capsys.readouterr().err
+
+
+def test_the_command_and_the_services_agree_how_long_what_is_over_is_kept() -> None:
+    """Else the audit would take what was forgotten for what was lost."""
+    said = inspect.signature(commands.audit).parameters["retention_hours"].default
+    assert timedelta(hours=said) == RETENTION

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from axe_playwright_python.async_playwright import Axe
 
 from ops.board.watching import Places
 from tests.support.board_stage import AWAY, Stage, staged
@@ -179,7 +180,6 @@ async def test_the_timeline_opens_and_closes_by_keyboard_alone(browser: Browser)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_light_and_dark_follow_the_person_and_nobody_is_shut_out(browser: Browser, scheme: str) -> None:
     """axe-core's rules for WCAG 2.2 A and AA, contrast included, on the board and on an open timeline."""
-    axe = pytest.importorskip("axe_playwright_python.async_playwright", reason="axe-core is not installed")
     only = {
         "runOnly": {
             "type": "tag",
@@ -206,7 +206,7 @@ async def test_light_and_dark_follow_the_person_and_nobody_is_shut_out(browser: 
                 if opened:
                     await page.get_by_role("button", name="bad-1").click()
                     await page.wait_for_selector("#story-events li")
-                found = await axe.Axe().run(page, options=only)
+                found = await Axe().run(page, options=only)
                 broken = [
                     (rule["id"], [node["target"] for node in rule["nodes"]][:3])
                     for rule in found.response["violations"]

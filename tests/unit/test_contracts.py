@@ -20,6 +20,7 @@ from common.messages import MAX_AMOUNT, MAX_DETAIL, TYPES, Malformed, decode
 from common.outbox import is_mandatory
 from tests.support import bodies
 from tests.support.contracts.document import SCHEMA, made, official, reader
+from tests.support.tools import missing
 from tools.contracts import asyncapi, schemas, validator
 
 TODAY = made()
@@ -33,7 +34,7 @@ def home() -> Path:
     try:
         return validator.installed()
     except validator.NoValidatorError as error:
-        pytest.skip(f"AsyncAPI's own validator cannot be had, its JSON schema has to do: {error}")
+        missing("Node", f"AsyncAPI's own validator cannot be had, and its JSON schema has to do ({error})")
 
 
 @pytest.mark.usefixtures("home")
@@ -166,8 +167,9 @@ def test_an_example_is_a_message_that_the_services_read(type_: str) -> None:
     message = TODAY["components"]["messages"][type_]
     for example in message["examples"]:
         body = decode(type_, json.dumps(example["payload"]).encode())
-        place = message["correlationId"]["location"].removeprefix("$message.payload#/")
-        assert example["payload"][place] == body.key
+        if type_ != saga.SETTLED:
+            place = message["correlationId"]["location"].removeprefix("$message.payload#/")
+            assert example["payload"][place] == body.key
         assert reader(type_, "payload").is_valid(example["payload"])
         assert reader(type_, "headers").is_valid(example.get("headers", {}))
 

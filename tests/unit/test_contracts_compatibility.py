@@ -256,6 +256,10 @@ INCOMPATIBLE: dict[str, tuple[_Change, str]] = {
         field("payment.completed", "amount", anyOf=[{"type": "integer"}, {"type": "string"}]),
         "its alternatives changed",
     ),
+    "a list may be shorter only": (
+        field("payment.settled", "payment_ids", maxItems=100),
+        "longest list was 500, is 100",
+    ),
     "an event says more points": (field("payment.completed", "amount", maximum=2 * 10**9), "largest value was"),
     "an event says longer texts": (
         field("payment.rejected", "detail", maxLength=900),

@@ -5,13 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from common import rights
+from common.rights import Role, User
 from common.topology import EVENTS, RECOVERY, Binding
 from ops.doctor.checks import examine
 from ops.doctor.facts import Permission, TopicPermission
 from ops.doctor.finding import Bad
 from ops.doctor.report import exit_code
 from ops.output import Exit
-from tests.support.doctor import BROKER, HEALTHY, NOW, with_broker, with_database, with_queue, without_queue
+from tests.support.doctor import (
+    BROKER,
+    HEALTHY,
+    NOW,
+    TOPOLOGY,
+    with_broker,
+    with_database,
+    with_queue,
+    without_queue,
+)
 
 
 def test_a_healthy_system_is_well() -> None:
@@ -37,7 +48,11 @@ def test_why_a_service_is_away_is_looked_for_in_the_rights_of_the_user_of_its_na
     everything = Permission(".*", ".*", ".*")
     facts = with_broker(
         connections=tuple(it for it in BROKER.connections or () if not it.name.startswith("point ")),
-        permissions={"saga": everything, "point": Permission("", ".*", "^payment")},
+        permissions={"saga": everything, "point": Permission("", "^saga", "^payment")},
+        topic_permissions=tuple(
+            TopicPermission("point", topic.exchange, topic.write, topic.read)
+            for topic in rights.grant(User("point", Role.SERVICE), TOPOLOGY).topics
+        ),
     )
     wrong = [finding.what for finding in examine(facts) if finding.bad is Bad.WRONG]
     assert wrong[1:] == [

@@ -121,7 +121,13 @@ BROKEN: dict[str, Case] = {
         "restart any service",
     ),
     "a queue has other arguments": Case(
-        with_queue("point.dead", arguments={"x-queue-type": "classic"}, leader=None, members=(), online=()),
+        with_queue(
+            "point.dead",
+            arguments={**BROKER.queues["point.dead"].arguments, "x-queue-type": "classic"},
+            leader=None,
+            members=(),
+            online=(),
+        ),
         Bad.WRONG,
         "queues",
         "x-queue-type is classic, not quorum",
@@ -351,6 +357,25 @@ BROKEN: dict[str, Case] = {
         "permissions",
         "bob may not publish point.failed to saga.events",
         r"bob saga.events '^point\.(deducted|restored|topped_up|rejected)$|^(point\.failed)$' '.*'`",
+    ),
+    "a service's own user may say what is another's": Case(
+        point_logged_in_as(
+            "point",
+            permissions={"saga": ALL, "point": Permission("", f"^({EVENTS}|{RECOVERY})$", "^point")},
+            topic_permissions=(
+                TopicPermission(
+                    "point",
+                    EVENTS,
+                    r"^point\.(deducted|failed|restored|topped_up|rejected)$|^queue\.failed$",
+                    "^$",
+                ),
+                TopicPermission("point", RECOVERY, r"^point\.(dead|parked|history|retry\..*)$", "^$"),
+            ),
+        ),
+        Bad.WRONG,
+        "permissions",
+        "point may publish queue.failed to saga.events, which it does not own",
+        "tools.rights apply",
     ),
     "messages wait": Case(
         with_queue("point.events", messages=12, least=9),

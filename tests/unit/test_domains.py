@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
 LATER = NOW + timedelta(minutes=10)
-RULES = payment.Rules(limit=1000, deadline=timedelta(minutes=10))
+RULES = payment.Rules(limit=1000, deadline=timedelta(minutes=10), repeatable=timedelta(days=27))
 
 Refused = payment.Refusal | reservation.Refusal | point.Refusal | queue.Refusal
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import aiormq
+
 from common.bus import Inbox
 from common.channel import Channel, Delivery
+from tests.support.eventually import eventually
 
 
 def delivery(tag: int) -> Delivery:
@@ -22,6 +25,80 @@ def delivery(tag: int) -> Delivery:
         redelivered=False,
         headers={},
     )
+
+
+class Acks(Channel):
+    """A channel that keeps what is acked on it, and whether the broker may take it at once."""
+
+    def __init__(self) -> None:
+        self.acked: list[tuple[int, bool]] = []
+        self.is_full = False
+        self.error: Exception | None = None
+
+    async def ack(self, tag: int, *, multiple: bool) -> None:
+        """Keep it."""
+        self.acked.append((tag, multiple))
+
+    def ack_at_once(self, tag: int) -> None:
+        """Keep it, or refuse."""
+        if self.error is not None:
+            raise self.error
+        if self.is_full:
+            self.is_full = False
+            raise asyncio.QueueFull
+        self.acked.append((tag, True))
+
+
+def acking() -> tuple[Inbox, Acks]:
+    """An inbox whose acks are kept."""
+    channel = Acks()
+    return Inbox("payment.events", channel, asyncio.Event()), channel
+
+
+async def test_acks_gather_and_one_frame_says_them_all() -> None:
+    """Each would cost the broker an entry in the log of the queue."""
+    box, channel = acking()
+    for tag in (1, 2, 3):
+        await box.ack([delivery(tag)], all_before=True)
+    assert channel.acked == []
+    await eventually(lambda: channel.acked == [(3, True)])
+    await box.ack([delivery(4)], all_before=True)
+    await eventually(lambda: channel.acked == [(3, True), (4, True)])
+
+
+async def test_many_acks_do_not_wait() -> None:
+    """The broker sends no more than so many unanswered messages: under load it must hear soon."""
+    box, channel = acking()
+    await box.ack([delivery(1)], all_before=True)
+    await box.ack([delivery(tag) for tag in range(2, 100)], all_before=True)
+    assert channel.acked == [(99, True)]
+    await box.ack_rest()
+    assert channel.acked == [(99, True)], "nothing is left"
+
+
+async def test_a_suspect_is_acked_at_once_and_all_before_it_first() -> None:
+    """If the next message kills the process, it takes nobody along who is done."""
+    box, channel = acking()
+    await box.ack([delivery(1)], all_before=True)
+    await box.ack([delivery(3), delivery(5)], all_before=False)
+    assert channel.acked == [(1, True), (3, False), (5, False)]
+
+
+async def test_an_ack_that_finds_no_room_is_said_later() -> None:
+    """A timer cannot wait for the connection."""
+    box, channel = acking()
+    channel.is_full = True
+    await box.ack([delivery(1)], all_before=True)
+    await eventually(lambda: channel.acked == [(1, True)])
+
+
+async def test_an_ack_on_a_lost_channel_is_no_error() -> None:
+    """Its messages are delivered again, to whoever opens the next session."""
+    box, channel = acking()
+    channel.error = aiormq.exceptions.ChannelInvalidStateError("closed")
+    await box.ack([delivery(1)], all_before=True)
+    await eventually(lambda: box._acking is None)
+    assert channel.acked == []
 
 
 def inbox(arrived: asyncio.Event, *, gather: float, batch: int = 3) -> Inbox:

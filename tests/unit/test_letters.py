@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import history, recovery, topology
-from ops.letters import acting, record, telling, users
+from common import history
+from ops.letters import record, telling, users
 from ops.letters.letter import Kind, Letter, Properties, at, read
 from ops.letters.record import KEPT_BYTES, Act, Signature
 from tests.support.bodies import command, valid
@@ -116,7 +116,6 @@ def test_nothing_that_a_stranger_writes_stops_the_look(
     assert shown
     assert telling.groups([it])
     assert record.of_act(Act.DISCARD, it, Signature(text or "", text or ""), now=AT)
-    assert acting.returning(it, "point").routing_key == "point.return"
 
 
 def test_times_outside_the_calendar_are_none() -> None:
@@ -187,27 +186,10 @@ def test_letters_are_grouped_by_service_and_reason_with_the_oldest() -> None:
     ]
 
 
-def test_a_replay_goes_back_alone_and_as_if_new() -> None:
-    """To its service only, signed as the service, with no attempt and no reason, but in the same trace."""
-    it = letter(traceparent=TRACE, x_first_failed_at=AT.isoformat(), x_other="1")
-    copy = acting.returning(it, "payment-user")
-    assert (copy.exchange, copy.routing_key, copy.mandatory) == (topology.RECOVERY, "payment.return", True)
-    assert copy.properties.headers == {"x-type": "payment.pay", "x-attempt": 0, "traceparent": TRACE}
-    assert copy.body == it.body
-    origin = recovery.provenance(
-        "payment",
-        "payment-user",
-        routing_key=copy.routing_key,
-        user_id=copy.properties.user_id,
-        headers=copy.properties.headers,
-    )
-    assert origin == recovery.Origin("payment.pay", recovery.History())
-
-
 def test_what_is_discarded_is_kept_in_the_record() -> None:
     """It is the last place where it can be found; and the record is one that every reader of the history takes."""
     told = record.of_act(Act.DISCARD, letter(body=command("p-7"), traceparent=TRACE), BY_KIM, now=AT)
-    (entry,) = history.decode(told).entries
+    ((entry,),) = (one.entries for one in history.decode(told))
     assert (entry.saga, entry.type, entry.by, entry.why) == ("p-7", "discard", "kim", "typed twice")
     assert (entry.reason, entry.trace) == ("boom", TRACE)
     kept = json.loads(told)["kept"]
@@ -233,29 +215,30 @@ def test_a_replay_keeps_no_body_in_the_history() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "user", "running", "told", "name"),
+    ("kind", "user", "running", "is_believed"),
     [
-        (Kind.PARKED, "pay", {}, None, "pay"),
-        (Kind.PARKED, "pay", {"payment": "pay"}, None, "pay"),
-        (Kind.PARKED, "shop", {"payment": "pay"}, None, None),
-        (Kind.PARKED, None, {"payment": "pay"}, None, None),
-        (Kind.PARKED, None, {}, "pay", "pay"),
-        (Kind.DEAD, "shop", {"payment": "pay"}, None, "pay"),
-        (Kind.DEAD, "shop", {"point": "point"}, None, None),
-        (Kind.DEAD, "shop", {}, "pay", "pay"),
+        (Kind.PARKED, "pay", {}, True),
+        (Kind.PARKED, "pay", {"payment": "pay"}, True),
+        (Kind.PARKED, "shop", {"payment": "pay"}, False),
+        (Kind.PARKED, None, {"payment": "pay"}, False),
+        (Kind.PARKED, None, {}, False),
+        (Kind.DEAD, "shop", {"payment": "pay"}, True),
+        (Kind.DEAD, None, {}, True),
     ],
 )
-def test_a_letter_goes_back_in_the_name_of_its_service_or_not_at_all(
-    kind: Kind, user: str | None, running: dict[str, str], told: str | None, name: str | None
+def test_a_letter_that_its_service_did_not_put_there_does_not_go_back(
+    kind: Kind, user: str | None, running: dict[str, str], is_believed: bool
 ) -> None:
-    """In a wrong name the copy is not believed; and what a stranger put there is for a person to vouch for."""
+    """It would be parked again; what the broker itself put there is the original, which the service judges."""
     death = {"reason": "delivery_limit", "queue": "payment.commands", "routing-keys": ["payment.pay"]}
     headers: dict[str, Any] = {"x-death": [death]} if kind is Kind.DEAD else {}
     it = letter(kind=kind, properties=Properties(user=user), **headers)
     assert it.killed is (kind is Kind.DEAD)
-    signatory = users.signatory(it, running, told)
-    if name is None:
-        assert isinstance(signatory, users.Nobody)
-        assert "--as" in signatory.why
-    else:
-        assert signatory == name
+    assert (users.why_not_back(it, running, ()) == "") is is_believed
+
+
+def test_nothing_is_rejected_where_that_would_lose_it() -> None:
+    """A queue that an older version declared does not give back what is rejected."""
+    it = letter(properties=Properties(user="pay"))
+    assert "lost" in users.why_not_back(it, {}, {"payment.parked"})
+    assert not users.why_not_back(it, {}, {"payment.dead"})

@@ -63,8 +63,10 @@ def test_a_forward_letter_goes_back_only_where_the_service_would_do_its_part(
 def test_a_failure_goes_back_only_where_the_service_would_undo_or_close(service: str, state: State | None) -> None:
     """A compensation that is thrown away is never done; one that is done is only noise."""
     it = letter(service, "queue.failed")
-    does = TABLE[state, Asked.FAILURE] in {Action.UNDO, Action.CLOSE}
-    assert replay(it, standing(state)).verdict is (Verdict.YES if does else Verdict.SETTLED)
+    action = TABLE[state, Asked.FAILURE]
+    does = action in {Action.UNDO, Action.CLOSE}
+    otherwise = Verdict.NEVER if action is Action.BREAK else Verdict.SETTLED
+    assert replay(it, standing(state)).verdict is (Verdict.YES if does else otherwise)
     assert rules.discard(it, standing(state)).verdict is (Verdict.NEVER if does else Verdict.YES)
 
 
@@ -98,6 +100,42 @@ def test_the_pivots_event_completes_a_payment_once() -> None:
     for state in ("", "undone", "failed", "closed"):
         assert replay(it, standing(state)).verdict is Verdict.NEVER, state
     assert rules.discard(it, standing()).verdict is Verdict.NEVER
+
+
+@pytest.mark.parametrize("step", saga.SAGA[:-1], ids=lambda step: step.service)
+def test_what_a_completed_saga_has_forgotten_is_settled(step: saga.Step) -> None:
+    """Its rows go one day, and its payment stays: a letter of it must not look like work to be done."""
+    it = letter(step.service, step.on)
+    forgotten = standing(past_pivot=True, completed=True)
+    assert replay(it, forgotten).verdict is Verdict.SETTLED
+    assert rules.discard(it, forgotten).verdict is Verdict.YES
+    notice = letter(saga.SAGA[-1].service, saga.SAGA[-1].on)
+    assert replay(notice, forgotten).verdict is Verdict.YES, "a notice comes after the completion"
+    assert rules.discard(notice, forgotten).verdict is Verdict.NEVER
+
+
+@pytest.mark.parametrize("type_", ["payment.paid", "queue.failed", "payment.settled"])
+def test_what_was_said_by_somebody_who_may_not_goes_away_and_never_back(type_: str) -> None:
+    """A forged message must not lie there for ever because the saga that it names, if there is one, is open."""
+    it = letter("reservation", type_, reason="not_its_owner")
+    for known in (standing(), standing("done"), UNKNOWN):
+        assert replay(it, known).verdict is Verdict.NEVER
+        assert rules.discard(it, known).verdict is Verdict.YES
+
+
+def test_what_is_older_than_its_service_remembers_never_goes_back() -> None:
+    """It would be parked again, for the same reason."""
+    it = letter("reservation", "payment.paid", reason="too_old")
+    assert replay(it, standing()).verdict is Verdict.NEVER
+    assert rules.discard(it, standing(completed=True, past_pivot=True)).verdict is Verdict.YES
+
+
+def test_a_settlement_may_go_back_and_may_go_away() -> None:
+    """It tells of many sagas, which are all complete: nothing is undone by it, and it is said again."""
+    it = letter("point", saga.SETTLED, json.dumps({"payment_ids": ["p-1", "p-2"]}).encode())
+    assert it.role is Role.SETTLEMENT
+    assert replay(it, UNKNOWN).verdict is Verdict.YES
+    assert rules.discard(it, UNKNOWN).verdict is Verdict.YES
 
 
 @pytest.mark.parametrize("command", saga.COMMANDS, ids=lambda command: command.on)

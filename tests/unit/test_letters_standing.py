@@ -12,7 +12,8 @@ import pytest
 
 from common import saga
 from common.history import Became, Entry, Record
-from ops.letters import orders, standing
+from ops import where
+from ops.letters import standing
 from ops.letters.letter import Kind, Letter, Properties, read
 from ops.letters.standing import ANSWERED, UNKNOWN, Standing
 from ops.output import CannotLookError
@@ -115,11 +116,11 @@ async def test_a_database_that_is_not_there_is_no_answer(databases: dict[str, st
 def test_the_databases_of_another_broker_are_not_asked() -> None:
     """What a demonstration left on this machine knows another `p-1` than the broker that is named."""
     named = {f"DATABASE_URL_{service.upper()}": f"sqlite:///{service}" for service in saga.SERVICES}
-    assert set(orders.databases_of_the_broker({})) == set(saga.SERVICES)
-    assert orders.databases_of_the_broker(named | {"RABBITMQ_URL": "amqp://far"})["point"] == "sqlite:///point"
+    assert set(where.databases_of_the_broker({})) == set(saga.SERVICES)
+    assert where.databases_of_the_broker(named | {"RABBITMQ_URL": "amqp://far"})["point"] == "sqlite:///point"
     for known in ({}, {name: url for name, url in named.items() if "POINT" not in name}):
         with pytest.raises(CannotLookError, match="RABBITMQ_URL"):
-            orders.databases_of_the_broker(known | {"RABBITMQ_URL": "amqp://far"})
+            where.databases_of_the_broker(known | {"RABBITMQ_URL": "amqp://far"})
 
 
 def entry(saga: str, type_: str, deed: str = "", **facts: Any) -> Entry:  # noqa: ANN401 - an entry's other fields

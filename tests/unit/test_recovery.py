@@ -45,7 +45,7 @@ def of(outcome: Outcome | None) -> tuple[str, int | str]:
 @pytest.mark.parametrize("type_", sorted(TYPES))
 def test_compensations_and_what_follows_the_pivot_are_never_given_up(type_: str) -> None:
     """Giving up on one of these would tear a saga; anything else ends in a clean failure."""
-    for_ever = type_.endswith(".failed") or type_ == "queue.expired"
+    for_ever = type_.endswith(".failed") or type_ in {"queue.expired", "payment.settled"}
     assert (recovery.promise(type_) is Promise.FOR_EVER) == for_ever
 
 
@@ -222,14 +222,14 @@ def test_our_own_retry_comes_back_with_its_past() -> None:
 def test_forged_headers_are_ignored_off_the_way_back(routing_key: str, user: str | None) -> None:
     """Elsewhere anybody may have written them, so the routing key alone decides the type."""
     forged = OURS | {"x-death": [death("queue.failed")], recovery.TYPE: "queue.failed"}
-    assert origin(routing_key, forged, user) == Origin(routing_key, History())
+    assert origin(routing_key, forged, user) == Origin(routing_key, History(), publisher=user)
 
 
 @pytest.mark.parametrize("routing_key", ["reservation.return", "reservation.dead"])
 @pytest.mark.parametrize("user", ["mallory", "", None, "saga-point", "SAGA-RESERVATION"])
 def test_forged_headers_are_ignored_on_the_way_back_too(routing_key: str, user: str | None) -> None:
     """Only the service's own user is believed, and the broker vouches for the user."""
-    assert origin(routing_key, OURS, user) == Origin(routing_key, History())
+    assert origin(routing_key, OURS, user) == Origin(routing_key, History(), publisher=user)
     assert origin(routing_key, OURS, user).type not in TYPES
 
 
@@ -237,7 +237,7 @@ def test_forged_headers_are_ignored_on_the_way_back_too(routing_key: str, user: 
 def test_the_broker_tells_under_which_key_it_gave_up_on_a_message(reason: str) -> None:
     """The crash guard, or an expiry that a publisher has set on its own command."""
     told = origin("reservation.dead", {"x-death": [death(FORWARD, reason=reason)]}, "anybody")
-    assert told == Origin(FORWARD, History(), killed_by_broker=True)
+    assert told == Origin(FORWARD, History(), killed_by_broker=True, publisher="anybody")
 
 
 def test_a_retry_that_the_broker_gave_up_on_keeps_its_past() -> None:
@@ -245,7 +245,7 @@ def test_a_retry_that_the_broker_gave_up_on_keeps_its_past() -> None:
     headers = OURS | {"x-death": [death("reservation.return")]}
     assert origin("reservation.dead", headers) == Origin(BELIEVED.type, BELIEVED.history, killed_by_broker=True)
     stranger = origin("reservation.dead", headers, "mallory")
-    assert stranger == Origin("reservation.return", History(), killed_by_broker=True)
+    assert stranger == Origin("reservation.return", History(), killed_by_broker=True, publisher="mallory")
     assert stranger.type not in TYPES
 
 
@@ -298,7 +298,7 @@ def test_no_headers_can_trip_the_reading_of_a_delivery(
     told = origin(key, headers, "saga-reservation" if ours else "mallory")
     assert told.history.attempts >= 0
     if not ours:
-        assert told == Origin(key, History())
+        assert told == Origin(key, History(), publisher="mallory")
 
 
 @pytest.mark.parametrize("attempt", [-1, None, "5", 1.5, [5]])
@@ -311,6 +311,58 @@ def test_a_copy_without_a_past_has_none() -> None:
     """Moved by hand, it tells its type and nothing else; no reason must not become one."""
     assert origin("reservation.return", {recovery.TYPE: FORWARD}) == Origin(FORWARD, History())
     assert origin("reservation.return", {}).type == ""
+
+
+@pytest.mark.parametrize("way", ["reservation.return", "reservation.dead", "reservation.replay"])
+@pytest.mark.parametrize("publisher", ["payment", None])
+def test_a_copy_keeps_who_published_the_original(way: str, publisher: str | None) -> None:
+    """Else our own name on the copy would vouch for whatever somebody sent us once."""
+    headers = copied({"x-published-by": "reservation"}, Origin(FORWARD, History(), publisher=publisher))
+    assert headers.get("x-published-by") == publisher
+    assert origin(way, headers).publisher == publisher
+    assert origin(way, headers, "mallory").publisher == "mallory"
+
+
+def rejected(queue: str = "reservation.parked") -> dict[str, object]:
+    """What the broker writes when an operator rejects a letter."""
+    return death(queue, queue=queue, reason="rejected")
+
+
+def test_what_an_operator_gives_back_begins_anew() -> None:
+    """It is the service's own copy, unchanged; its attempts are not counted on."""
+    back = OURS | {"x-death": [rejected()]}
+    assert origin("reservation.replay", back) == Origin(FORWARD, History())
+    stranger = origin("reservation.replay", back, "operator")
+    assert stranger == Origin("reservation.replay", History(), publisher="operator")
+
+
+@pytest.mark.parametrize("user", ["payment", "saga-reservation"])
+def test_an_original_that_is_given_back_stays_a_suspect_and_its_publishers(user: str) -> None:
+    """The broker moved it, so nobody has written its type on it; it may still be what kills the service."""
+    deaths = {"x-death": [rejected("reservation.dead"), death(FORWARD)]}
+    told = origin("reservation.replay", OURS | deaths, user)
+    assert told == Origin(FORWARD, History(reason=recovery.CRASH_GUARD), publisher=user)
+    retried = {"x-death": [rejected("reservation.dead"), death("reservation.return")]}
+    assert origin("reservation.replay", OURS | retried) == Origin(FORWARD, History(reason=recovery.CRASH_GUARD))
+    suspect = OURS | {recovery.REASON: recovery.CRASH_GUARD, "x-death": [rejected()]}
+    assert origin("reservation.replay", suspect).history.is_suspect
+
+
+def test_an_operators_letter_is_about_the_services_own_part_and_nothing_else() -> None:
+    """Whoever may end a saga must not be able to say anything else by it."""
+    told = origin("reservation.abort", OURS | {recovery.TYPE: "queue.failed"}, "kim")
+    assert (told.type, told.publisher, told.aborted) == (FORWARD, "kim", True)
+    assert (told.history.reason, told.history.attempts) == ("aborted", 3)
+    assert not origin("reservation.abort", OURS, None).aborted
+    assert not origin("point.abort", OURS, "kim").aborted
+
+
+def test_a_letter_that_an_operator_wrote_stays_one_when_it_is_parked_and_replayed() -> None:
+    """Its body is the operator's: as a forward message it would do a part of a saga that never came there."""
+    told = origin("reservation.abort", OURS, "kim")
+    back = copied({}, told) | {"x-death": [rejected()]}
+    assert origin("reservation.replay", back).type == "reservation.abort"
+    assert "reservation.abort" not in TYPES
 
 
 def test_times_are_told_in_utc_wherever_the_service_runs(monkeypatch: pytest.MonkeyPatch) -> None:

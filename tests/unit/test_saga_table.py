@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common import saga, topology
-from common.barrier import TABLE, Action, Kind, State
+from common.barrier import TABLE, Action, Kind, State, final_states
 from common.messages import TYPES
 from common.settings import Delay
 
@@ -63,6 +63,7 @@ def test_what_a_service_waits_for_is_mandatory_and_what_observers_read_is_not() 
         *("payment.pay", "reservation.hold", "point.top_up", "queue.enter"),
         *("payment.paid", "reservation.confirmed", "point.deducted", "queue.expired"),
         *("payment.failed", "reservation.failed", "point.failed", "queue.failed"),
+        "payment.settled",
     }
 
 
@@ -116,10 +117,20 @@ def test_the_barrier_has_an_answer_for_every_row_and_message() -> None:
 
 
 def test_only_done_is_ever_left() -> None:
-    """An ending is an ending: whatever arrives then is answered or ignored."""
+    """An ending is an ending: whatever arrives then is answered or ignored, or breaks the protocol."""
     for (state, kind), action in TABLE.items():
         if state not in {None, State.DONE}:
-            assert action is (Action.ANSWER if kind is Kind.FORWARD else Action.NOTHING)
+            contradicts = (state is State.SETTLED) != (kind is Kind.SETTLEMENT)
+            breaks = contradicts and kind in {Kind.FAILURE, Kind.SETTLEMENT}
+            rest = Action.BREAK if breaks else Action.NOTHING
+            assert action is (Action.ANSWER if kind is Kind.FORWARD else rest)
+
+
+def test_a_service_forgets_only_what_nobody_waits_for() -> None:
+    """A part that is done is open until its saga is settled; what comes after the pivot is final at once."""
+    for service in saga.SERVICES:
+        assert (State.DONE in final_states(service)) == (service == "notify")
+        assert {State.SETTLED, State.FAILED, State.UNDONE, State.CLOSED} <= set(final_states(service))
 
 
 # --- the topology
@@ -156,7 +167,10 @@ def test_no_key_of_the_recovery_exchange_is_bound_twice() -> None:
     for service in saga.SERVICES:
         for queue in (topology.dead_queue(service), topology.parked_queue(service)):
             assert routed(objects, topology.RECOVERY, queue) == {queue}
-        assert routed(objects, topology.RECOVERY, topology.return_key(service)) == {topology.events_queue(service)}
+        for key in (topology.return_key(service), topology.replay_key(service)):
+            assert routed(objects, topology.RECOVERY, key) == {topology.events_queue(service)}
+        aborted = {topology.dead_queue(service)} if saga.step_of(service).refusals else set()
+        assert routed(objects, topology.RECOVERY, topology.abort_key(service)) == aborted
         for delay in DELAYS:
             queue = topology.retry_queue(service, delay)
             assert queue == f"{service}.retry.{delay}"
@@ -219,14 +233,16 @@ def test_what_is_dead_lettered_is_dead_lettered_at_least_once_to_a_bound_key() -
         arguments = queue.arguments
         if queue.name == topology.HISTORY:
             continue
-        if queue.name.endswith((".dead", ".parked")):
-            assert set(arguments) == {"x-queue-type", "x-delivery-limit"}, "the end of the road: nothing expires"
-            continue
         service = queue.name.split(".")[0]
         assert arguments["x-dead-letter-strategy"] == "at-least-once"
         assert arguments["x-overflow"] == "reject-publish"
         assert arguments["x-dead-letter-exchange"] == topology.RECOVERY
         key = str(arguments["x-dead-letter-routing-key"])
+        if queue.name.endswith((".dead", ".parked")):
+            # Only what an operator rejects leaves the end of the road: nothing expires there.
+            assert key == topology.replay_key(service)
+            assert "x-message-ttl" not in arguments
+            continue
         is_retry = ".retry." in queue.name
         assert key == (topology.return_key(service) if is_retry else topology.dead_queue(service))
         assert routed(objects, topology.RECOVERY, key)

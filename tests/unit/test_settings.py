@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 from common import saga
-from common.settings import Delay, Settings, load
+from common.settings import Delay, Settings, addresses, load
 from notify_svc.__main__ import NotifySettings
 from notify_svc.__main__ import service as notify_service
 from payment_svc.__main__ import PaymentSettings
@@ -82,6 +82,7 @@ def test_an_empty_setting_is_no_setting(kind: type[Settings], monkeypatch: pytes
         (Settings, "LOG_FORMAT", "xml"),
         (Settings, "RABBITMQ_URL", "http://127.0.0.1"),
         (Settings, "RABBITMQ_URL", "127.0.0.1:5672"),
+        (Settings, "RABBITMQ_URL", "amqp://one,amqp://two:x"),
         (Settings, "DATABASE_URL", "mysql://u:secret@127.0.0.1/x"),
         (Settings, "DATABASE_URL", "var/data/x.sqlite3"),
         (PaymentSettings, "PAYMENT_LIMIT", "0"),
@@ -99,6 +100,14 @@ def test_a_wrong_setting_is_named_in_one_line(
     line = refused(kind)
     assert name in line
     assert "secret" not in line
+
+
+def test_a_cluster_is_named_by_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that knows one node is as mortal as that node; a comma may also be part of a password."""
+    several = "amqp://u:a,b@one/, amqps://u:a,b@two:5671/x"
+    monkeypatch.setenv("RABBITMQ_URL", several)
+    assert addresses(Settings().rabbitmq_url) == ["amqp://u:a,b@one/", "amqps://u:a,b@two:5671/x"]
+    assert addresses("amqp://u:a,b@one/") == ["amqp://u:a,b@one/"]
 
 
 def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +182,7 @@ def test_notices_go_to_several_channels(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("NOTIFY_URLS", " json://127.0.0.1/a,b   json://127.0.0.1/c\n")
     settings = load(NotifySettings)
     assert settings.notify_urls == ("json://127.0.0.1/a,b", "json://127.0.0.1/c")
-    assert notify_service(settings).background is not None
+    assert notify_service(settings).background
 
 
 @QUIET_APPRISE

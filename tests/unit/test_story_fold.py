@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from common import saga
 from common.history import NOTICE, Became, Entry, Record
 from common.recovery import Deed
-from ops.story.fold import Stories, Story, fold
-from ops.story.standing import OVERDUE_AFTER, RETRIED_FOR, STUCK_AFTER, Phase, Standing, StepState, judge
+from ops.story.fold import Stories, fold
+from ops.story.judging import OVERDUE_AFTER, RETRIED_FOR, STUCK_AFTER, judge
+from ops.story.standing import Phase, Standing, StepState
+from ops.story.story import Story
 from ops.story.timeline import Timeline
 from tests.support.history_script import BEGAN, Script, completed, refused
 

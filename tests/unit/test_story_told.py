@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,9 @@ from common.recovery import Deed
 from ops.app import app
 from ops.output import CannotLookError
 from ops.story import live, looking, telling, timeline
-from ops.story.standing import STUCK_AFTER, Phase
+from ops.story.judging import STUCK_AFTER
+from ops.story.searching import Found
+from ops.story.standing import Phase
 from ops.story.timeline import Timeline, What
 from ops.story.watching import KEPT_FOR, Filter, Watch
 from tests.support.history_script import BEGAN, TRACE, Script, completed, refused
@@ -46,12 +48,21 @@ class History:
             for record in script.records:
                 yield record
 
+    async def search(self, id_: str, **asked: Any) -> Found:  # noqa: ANN401
+        """As `ops.story.searching.search`."""
+        found = Found(id_)
+        async for record in self.records(**asked):
+            entries = [entry for entry in record.entries if entry.saga == id_]
+            found.records += [replace(record, entries=entries)] if entries else []
+        return found
+
 
 @pytest.fixture
 def history(monkeypatch: pytest.MonkeyPatch) -> History:
     """The history as a test wants it, without a broker."""
     told = History()
     monkeypatch.setattr(looking, "records", told.records)
+    monkeypatch.setattr(looking, "search", told.search)
     monkeypatch.setattr(live, "records", told.records)
     return told
 

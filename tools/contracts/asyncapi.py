@@ -201,6 +201,8 @@ def _what_it_does(service: str, key: str) -> str:
         return f"Does step {saga.SAGA.index(step) + 1} of the saga."
     if key == saga.PIVOT.emits:
         return f"Completes the payment, which was provisional until now: `{saga.COMPLETED}`."
+    if key == saga.SETTLED:
+        return "Notes that these sagas are complete: nothing more is expected of them, and nothing can fail."
     return schemas.description(key)
 
 
@@ -219,7 +221,9 @@ def _part(service: str, key: str, reasons: Mapping[str, str]) -> _Object:
         )
         return part | ({"undone-by": step.compensation} if step.compensation else {})
     if key == saga.PIVOT.emits:
-        return {"emits": [saga.COMPLETED]}
+        return {"emits": [saga.COMPLETED, saga.SETTLED]}
+    if key == saga.SETTLED:
+        return {"emits": []}
     command = next(one for one in saga.COMMANDS if one.on == key)
     answers = [command.answer, saga.rejected(service)]
     return {"emits": answers, "reasons": speech.told(command.refusals, reasons)}

@@ -87,11 +87,16 @@ def _message(type_: str, old: _Object, new: _Object) -> Iterator[Break]:
     for what in ("contentType", "x-compensates", "x-compensated-by"):
         if old.get(what) != new.get(what):
             yield Break(type_, f"its {what} was {old.get(what)}, is {new.get(what)}")
-    if old["correlationId"]["location"] != new["correlationId"]["location"]:
+    if _where(old) != _where(new):
         yield Break(type_, "its key moved to another field")
     if old["x-unknown-fields"] == "passed on" != new["x-unknown-fields"]:
         yield Break(type_, "unknown fields are not passed on any more: an older replica loses what newer ones say")
     yield from _reasons(type_, old.get("x-reasons", {}), new.get("x-reasons", {}))
+
+
+def _where(message: _Object) -> str | None:
+    """The field that holds the key; None for what tells of many sagas."""
+    return message["correlationId"]["location"] if "correlationId" in message else None
 
 
 def _reasons(where: str, old: _Object, new: _Object) -> Iterator[Break]:

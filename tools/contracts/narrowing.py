@@ -34,8 +34,8 @@ class Difference:
 
 #: Rules that say nothing about which values are right.
 _WORDS = {"description", "title", "examples"}
-_UPPER = {"maximum": "the largest value", "maxLength": "the longest text"}
-_LOWER = {"minimum": "the smallest value", "minLength": "the shortest text"}
+_UPPER = {"maximum": "the largest value", "maxLength": "the longest text", "maxItems": "the longest list"}
+_LOWER = {"minimum": "the smallest value", "minLength": "the shortest text", "minItems": "the shortest list"}
 _BY_KIND = {"type", "anyOf", "enum", "const"}
 _BY_FIELD = {"properties", "required", "additionalProperties"}
 
@@ -53,6 +53,8 @@ def differences(old: _Schema, new: _Schema, direction: Direction, at: str = "") 
     yield from _others(old, new, direction, at)
     if "properties" in old or "properties" in new:
         yield from _fields(old, new, direction, at)
+    if "items" in old and "items" in new:
+        yield from differences(old["items"], new["items"], direction, f"{at}[]")
 
 
 def _flat(schema: _Schema) -> dict[str, Any]:
@@ -108,6 +110,8 @@ def _bounds(old: _Schema, new: _Schema, direction: Direction, at: str) -> Iterat
 def _others(old: _Schema, new: _Schema, direction: Direction, at: str) -> Iterator[Difference]:
     """Rules whose strictness cannot be compared: a new one is narrower, a lost one wider, a changed one both."""
     known = _WORDS | _BY_KIND | _BY_FIELD | _UPPER.keys() | _LOWER.keys()
+    if "items" in old and "items" in new:
+        known |= {"items"}
     for rule in sorted((old.keys() | new.keys()) - known):
         if old.get(rule) == new.get(rule):
             continue

@@ -57,6 +57,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "kind": "completed",
     "expires_at": "2026-11-22T10:10:00Z",
     "held_until": "2026-11-22T10:10:00Z",
+    "payment_ids": ["p-1", "p-2"],
     "paid_at": "2026-11-22T10:00:00.100000Z",
     "confirmed_at": "2026-11-22T10:00:00.200000Z",
     "deducted_at": "2026-11-22T10:00:00.300000Z",
@@ -97,9 +98,14 @@ def description(type_: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def key_field(type_: str) -> str:
-    """The field of the body that holds the saga's id, or the command's own."""
-    return TYPES[type_].key_field
+def key_field(type_: str) -> str | None:
+    """The field of the body that holds the saga's id, or the command's own; None for what tells of many sagas."""
+    return TYPES[type_].key_field if TYPES[type_].key_field in TYPES[type_].model_fields else None
+
+
+def key(type_: str) -> str:
+    """The key of the example."""
+    return TYPES[type_].model_validate(example(type_)).key
 
 
 def example(type_: str) -> dict[str, Any]:
@@ -142,6 +148,8 @@ def _field(schema: Schema) -> Schema:
     if "anyOf" in schema:
         (kind,) = (one for one in schema["anyOf"] if one != {"type": "null"})
         return {"anyOf": [_field(kind), {"type": "null"}]}
+    if "items" in schema:
+        return _plain(schema) | {"items": _field(schema["items"])}
     plain = _plain(schema)
     for name, (kind, _) in _KINDS.items():
         if plain == _plain(TypeAdapter(kind).json_schema()):

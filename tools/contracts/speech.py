@@ -30,12 +30,13 @@ def message(type_: str, reasons: Mapping[str, str]) -> _Object:
         "summary": schemas.description(type_),
         "contentType": "application/json",
         "payload": {"$ref": f"{schemas.KINDS}{_body(type_)}"},
-        "correlationId": {
-            "description": "The saga's id, or the command's own; the AMQP property `correlation_id` of events.",
-            "location": f"$message.payload#/{key}",
-        },
         "bindings": {"amqp": {"messageType": type_, "bindingVersion": BINDING}},
     }
+    if key is not None:
+        told_of_all["correlationId"] = {
+            "description": "The saga's id, or the command's own; the AMQP property `correlation_id` of events.",
+            "location": f"$message.payload#/{key}",
+        }
     if _is_command(type_):
         own: _Object = {
             "headers": {"$ref": f"{schemas.KINDS}{_COMMAND_HEADERS}"},
@@ -46,7 +47,7 @@ def message(type_: str, reasons: Mapping[str, str]) -> _Object:
             "description": _properties(type_),
             "headers": {"$ref": f"{schemas.KINDS}{_head(type_)}"},
             "examples": [
-                {"name": "as it travels", "headers": _headers(type_, str(example[key])), "payload": example}
+                {"name": "as it travels", "headers": _headers(type_, schemas.key(type_)), "payload": example}
             ],
         }
     return told_of_all | own | _extensions(type_, reasons)

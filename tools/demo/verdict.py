@@ -69,7 +69,11 @@ def read(stack: Stack, mark: str) -> Books:
             return connection.execute(query, marked).fetchall()
 
     steps = {
-        service: rows(service, "SELECT saga_id, state, answer FROM saga_step WHERE saga_id LIKE ?")
+        # What is settled was done, and can never change again.
+        service: rows(
+            service,
+            "SELECT saga_id, REPLACE(state, 'settled', 'done'), answer FROM saga_step WHERE saga_id LIKE ?",
+        )
         for service in saga.SERVICES
     }
     ledger: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)

@@ -32,9 +32,9 @@ _LEFT_OUT = (
     "tests/unit/test_messages.py",
     "tests/unit/test_mutants.py",
     "tests/unit/test_settings.py",
-    "tests/integration/test_audit_on_postgres.py",
+    "tests/integration/test_audit_on_servers.py",
     "tests/integration/test_databases.py",
-    "tests/integration/test_on_postgres.py",
+    "tests/integration/test_on_servers.py",
 )
 #: What Apprise starts in the process that learns does not live on in the forks that test, where it waits for ever.
 _DESELECTED = (
