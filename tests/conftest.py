@@ -11,11 +11,12 @@ HERE = Path(__file__).parent
 TOGETHER = frozenset({"native", "e2e"})
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a file's tests, or a whole room's, in one process and in their order (`--dist loadgroup`)."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep a file's tests, or a whole room's, in one process and in their order (`--dist loadgroup`).
+
+    Here and not when all are collected: xdist looks at the groups before this file is asked then.
+    """
+    if item.config.pluginmanager.hasplugin("xdist"):
         place = item.path.relative_to(HERE)
         group = place.parts[0] if place.parts[0] in TOGETHER else place.as_posix()
         item.add_marker(pytest.mark.xdist_group(group))
