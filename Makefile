@@ -16,7 +16,7 @@ CODE := $(wildcard common payment_svc reservation_svc point_svc queue_svc notify
 ARGS ?=
 # Two processes share out the tests, by file, or by room where a broker or an engine is shared (tests/conftest.py): while
 # one waits for a broker or a container, the other computes. With ARGS=-n0 there is one.
-LANES := -n 2 --dist loadgroup --no-loadscope-reorder
+LANES := -n 2 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help
 help: ## What can be made

@@ -44,6 +44,7 @@ from common.unit_of_work import Batch
 from notify_svc.handover import Handover
 from payment_svc.settlement import Settlement, settle
 from proof.glass import Content, Glass, Key, Read, Row, open_glass, rows_by_table, using
+from proof.quiet import quiet
 
 __all__ = ["Content", "Row"]
 
@@ -250,6 +251,7 @@ async def open_laboratory() -> AsyncIterator[Laboratory]:
     """Open the five databases; they are gone afterwards."""
     laboratory = Laboratory()
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(quiet())
         for service, tables in _TABLES.items():
             context, glass = await open_glass(service, tables)
             stack.push_async_callback(glass.close)

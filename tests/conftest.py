@@ -1,22 +1,24 @@
-"""How tests are shared out where several run at once: what stands on one broker, or one engine, stays together."""
+"""How tests are shared out where several processes run them: what needs one broker or engine stays together."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-HERE = Path(__file__).parent
-#: Rooms whose tests share a broker, or containers, that only one of them at a time may use.
+#: Rooms whose tests share a broker, or containers, that only one process at a time may use.
 TOGETHER = frozenset({"native", "e2e"})
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep a file's tests, or a whole room's, in one process and in their order (`--dist loadgroup`).
+class ByRoom(LoadScopeScheduling):  # type: ignore[misc] # it brings no types
+    """Gives a file's tests, or a whole room's, to one process, in their order."""
 
-    Here and not when all are collected: xdist looks at the groups before this file is asked then.
-    """
-    if item.config.pluginmanager.hasplugin("xdist"):
-        place = item.path.relative_to(HERE)
-        group = place.parts[0] if place.parts[0] in TOGETHER else place.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        room = file.removeprefix("tests/").partition("/")[0]
+        return room if room in TOGETHER else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByRoom:
+    """Where there is more than one process: see `LANES` in the Makefile."""
+    return ByRoom(config, log)

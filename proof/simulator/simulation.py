@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import os
 import warnings
 from collections import Counter
@@ -17,7 +16,6 @@ from unittest import mock
 
 import aio_pika
 import aiosqlite
-import structlog
 
 from common import consumer, runner, saga, topology
 from common.bus import Session
@@ -32,6 +30,7 @@ from payment_svc.__main__ import service as payment_service
 from point_svc.__main__ import service as point_service
 from proof.broker import SimulatedBroker
 from proof.broker.message import Message as Stored
+from proof.quiet import quiet
 from proof.simulator import life
 from proof.simulator.chances import chance, seeded
 from proof.simulator.chronicle import Chronicle
@@ -111,7 +110,7 @@ def run(case: Case) -> Run:
     """Run a case to its end, in one thread and virtual time."""
     loop = VirtualLoop()
     loop.set_task_factory(life.task_factory)
-    with _quiet(), seeded(case.seed), loop.rules_the_clocks(), _no_garbage():
+    with quiet(), seeded(case.seed), loop.rules_the_clocks(), _no_garbage():
         world = _World(case, loop)
         try:
             loop.run_until_complete(world.whole())
@@ -121,19 +120,6 @@ def run(case: Case) -> Run:
             world.result.virtual_seconds = loop.time()
             loop.close()
     return world.result
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No logs: what matters is in the chronicle."""
-    before = structlog.get_config()
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False
-    )
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
 
 
 @contextlib.contextmanager
