@@ -68,6 +68,9 @@ def _explorer(figures: Mapping[str, Any]) -> str:
             "balance below zero, points neither made nor lost, a seat belongs to one payment, at most one kind of notice. In every quiet "
             "state: done everywhere or undone everywhere. With two replicas a transaction may stand still after any statement that reads, "
             "while the other one commits; row locks are honoured as PostgreSQL does. A violation would be told as the shortest way to it, in words.",
+            "In the searches called *repaired* any two messages may get lost on the way, or what payment has still to settle; settlement and "
+            "janitors are at work. There it must also hold that from every state a way leads, without another fault, to one in which the saga is "
+            "settled everywhere: all of it or nothing.",
             _table(["scenario", "replicas of a service", "states", "endings", ""], rows),
         ]
     )
@@ -115,7 +118,9 @@ def _weak(explorer: Mapping[str, Any]) -> str:
             "## What this does not show",
             "",
             f"- Cells of the barrier's table that no search ever asked: {never}. They guard databases that were set back.",
-            "- Queues that lose messages, and the repair of that: not built yet.",
+            "- A command that the broker lost before anybody took it is given again by its client or not at all, and a notice whose message was "
+            "lost is missing until somebody gives the command again: the searches with losses allow both.",
+            "- The mutants are of the code before settlement, janitor and retention, and before care was taken only after a lost race.",
             "- In the simulator replicas share one SQLite connection, so races between replicas are the explorer's part, and real PostgreSQL's in "
             "`tests/integration/test_races.py`.",
             "- Mutants change functions only: constants and tables of data are held by tests that name each entry.",
