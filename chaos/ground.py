@@ -59,8 +59,11 @@ def standing(ground: Ground, images: Images, more: Mapping[str, str], chance: ra
     system = System(images, plan)
     if plan.database_volume:
         _make_disk(labels)
-    with system.running():
-        yield Stage(system, chance, dict(more))
+    try:
+        with system.running():
+            yield Stage(system, chance, dict(more))
+    finally:
+        tidy(labels)
 
 
 def _make_disk(labels: Mapping[str, str]) -> None:

@@ -65,7 +65,7 @@ class MixedSystem(System):
         super().__init__(images, plan)
         self._folder = folder
         (self._mariadb_port,) = free_ports(1)
-        self.kitchen = _Kitchen(images, self._network, plan, folder)
+        self.kitchen = _Kitchen(images, self._network, self.plan, folder)
         self.mariadb = Node("mariadb", self.kitchen.mariadb(self._mariadb_port))
 
     @property

@@ -11,6 +11,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -39,6 +40,8 @@ PLAIN = Plan(
     # Prometheus asks from another container, as under compose.
     settings={"RETRY_DELAYS": RETRY_DELAYS, "SWEEP_SECONDS": "1", "HEALTH_HOST": "0.0.0.0"},  # noqa: S104 - their own network
 )
+#: Which system a container belongs to.
+_SYSTEM = "concert-saga.system"
 _BROKER_IS_AWAY = (
     aiormq.exceptions.AMQPError,
     aiormq.exceptions.ChannelInvalidStateError,
@@ -54,6 +57,8 @@ class System:
     """Brokers, PostgreSQL, and any number of replicas of each service on one network."""
 
     def __init__(self, images: Images, plan: Plan = PLAIN) -> None:
+        # A label of its own: it must not remove, at its end, what others have started meanwhile.
+        plan = replace(plan, labels={**plan.labels, _SYSTEM: secrets.token_hex(6)})
         self.plan = plan
         self._network = Network(
             docker_network_kw={

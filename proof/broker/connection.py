@@ -8,6 +8,7 @@ a later turn of the loop, and what the broker says arrives at the client in a la
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -72,6 +73,8 @@ class Wire(Base):
         self.channels: dict[int, Channel] = {}
         self.sessions: dict[int, Session] = {}
         self._is_over = False
+        #: Whose connection it is: what happens to it must not happen in the name of whoever was at work just then.
+        self._whose = contextvars.copy_context()
 
     def __str__(self) -> str:
         return self.name
@@ -159,7 +162,8 @@ class Wire(Base):
     def over_at_client(self) -> None:
         """The client notices that the broker is gone."""
         if not self.is_closed:
-            self.loop.create_task(self.close(AMQPConnectionError("the connection was lost")))
+            lost = AMQPConnectionError("the connection was lost")
+            self.loop.create_task(self.close(lost), context=self._whose.copy())
 
     def _goodbye(self, heard: asyncio.Future[None]) -> None:
         self.over_at_broker()

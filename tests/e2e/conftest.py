@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Generator, Iterator
 
+import docker.errors  # type: ignore[import-untyped] # it brings no types
 import pytest
 
 from containers.books import audit
@@ -29,7 +31,9 @@ def pytest_runtest_makereport(
     system = getattr(item, "funcargs", {}).get("system")
     if report.failed and call.when == "call" and isinstance(system, System):
         for name, node in system.services.items():
-            report.sections.append((f"log of {name}", "\n".join(node.logs().splitlines()[-_LINES:])))
+            # It may be gone, and whatever is raised here would end the run.
+            with contextlib.suppress(docker.errors.DockerException):
+                report.sections.append((f"log of {name}", "\n".join(node.logs().splitlines()[-_LINES:])))
     return report
 
 
