@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import json
 import os
 import secrets
@@ -13,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from common import saga
+from proof.broker import SimulatedBroker
 from proof.simulator import __main__ as command
-from proof.simulator import sabotage, shrinking
+from proof.simulator import life, sabotage, shrinking
 from proof.simulator.cases import case
 from proof.simulator.faults import Act, Moment, Strike
 from proof.simulator.simulation import Case, Run, run
@@ -184,3 +187,19 @@ def test_the_command_tells_what_is_broken_and_how_to_replay_it(
     assert code == 1
     assert "replay with SEED=7 SAGAS=20" in told
     assert "handled payment.paid: dead" in told
+
+
+async def test_a_lost_connection_is_noticed_whoever_was_at_work_when_it_broke() -> None:
+    """A delivery breaks it that a service caused which is gone by then: what is done in its name is cancelled."""
+    asyncio.get_running_loop().set_task_factory(life.task_factory)
+    broker = SimulatedBroker()
+    connection = await broker.connect("amqp://payment@broker/?name=payment")
+    noticed = asyncio.Event()
+    connection.close_callbacks.add(lambda *_: noticed.set())
+    gone = life.Incarnation("point", lambda _: None)
+    gone.kill()
+    context = contextvars.copy_context()
+    context.run(life._current.set, gone)
+    context.run(broker.kill, "payment")
+    async with asyncio.timeout(5):
+        await noticed.wait()
