@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -15,6 +16,10 @@ SECONDS = 1.0
 BYTES = 24 * 1024 * 1024
 #: How often an input may be in memory: as it came, on its way out to where it is parked, and as it is shown.
 COPIES = 3
+
+
+#: How often an input that took too long is tried before it is to blame.
+_TRIES = 4
 
 
 class OutOfBoundsError(AssertionError):
@@ -40,10 +45,17 @@ class Worst:
         (folder / "largest").write_bytes(self.largest)
 
     def timed(self, target: Callable[[bytes], None], data: bytes) -> None:
-        """Run a target on an input; OutOfBoundsError if that takes too long."""
-        began = time.thread_time()
-        target(data)
-        took = time.thread_time() - began
+        """Run a target on an input; OutOfBoundsError if that takes too long, however often it is tried.
+
+        A busy machine slows down anything at times, and what comes first pays for what is made only once.
+        """
+        took = math.inf
+        for _ in range(_TRIES):
+            began = time.thread_time()
+            target(data)
+            took = min(took, time.thread_time() - began)
+            if took <= SECONDS:
+                break
         self.executions += 1
         if took > self.seconds:
             self.seconds, self.slowest = took, data
