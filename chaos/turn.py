@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from chaos import verdict
 from chaos.commands import unrecorded
 from chaos.faults import Cost, Fault
-from chaos.load import Load
+from chaos.load import Customer, Load
 from chaos.results import Total, Turn
 from chaos.stage import Stage
 from containers.patience import TooLateError, eventually
@@ -129,6 +129,15 @@ class Turns:
 
     async def _judge(self, turn: Turn, fault: Fault, began: float) -> None:
         sold = self.load.until(time.monotonic(), since=began - 5)
+        found = await self._settled(sold, turn.finds)
+        turn.sagas, turn.completed, turn.undone = found.sagas, found.completed, found.undone
+        turn.otherwise = found.otherwise
+        if found.otherwise and fault.cost is Cost.TIME:
+            turn.finds.append(f"payments ended otherwise than without a fault: {found.otherwise}")
+        turn.finds += (await verdict.violations(self.stage.system))[:10]
+
+    async def _settled(self, sold: list[Customer], finds: list[str]) -> verdict.Count:
+        """Count these payments once they are settled; if some never are, that is a find."""
 
         async def settled() -> verdict.Count:
             found = await verdict.count(self.stage.system, sold)
@@ -136,15 +145,10 @@ class Turns:
             return found
 
         try:
-            found = await eventually(settled, seconds=_SETTLES)
+            return await eventually(settled, seconds=_SETTLES)
         except TooLateError as error:
-            turn.finds.append(str(error))
-            found = await verdict.count(self.stage.system, sold)
-        turn.sagas, turn.completed, turn.undone = found.sagas, found.completed, found.undone
-        turn.otherwise = found.otherwise
-        if found.otherwise and fault.cost is Cost.TIME:
-            turn.finds.append(f"payments ended otherwise than without a fault: {found.otherwise}")
-        turn.finds += (await verdict.violations(self.stage.system))[:10]
+            finds.append(str(error))
+            return await verdict.count(self.stage.system, sold)
 
     async def _rescue(self) -> None:
         """Start what does not run, so that the next fault meets a whole system; that this was needed is told."""
@@ -158,17 +162,7 @@ class Turns:
         """The count of every command, when nothing is published any more."""
         everybody = self.load.until(time.monotonic())
         result = Total(commands=dict(sorted(self.load.confirmed.items())))
-
-        async def all_settled() -> verdict.Count:
-            found = await verdict.count(self.stage.system, everybody)
-            assert not found.unsettled, f"{len(found.unsettled)} not settled, such as {found.unsettled[:3]}"
-            return found
-
-        try:
-            found = await eventually(all_settled, seconds=_SETTLES)
-        except TooLateError as error:
-            result.finds.append(str(error))
-            found = await verdict.count(self.stage.system, everybody)
+        found = await self._settled(everybody, result.finds)
         result.sagas, result.completed, result.undone = found.sagas, found.completed, found.undone
         gone = await unrecorded(self.stage.system, self.load.prepared)
         if gone:

@@ -108,6 +108,14 @@ class Node:
         """Let it go on as if no time had passed."""
         await asyncio.to_thread(self._raw.unpause)
 
+    async def freeze(self, seconds: float) -> None:
+        """Freeze it for so long."""
+        await self.pause()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            await self.unpause()
+
     async def cut_off(self, network: str) -> None:
         """Take it off the network without a word to anybody, as a pulled cable does."""
         await asyncio.to_thread(self._raw.client.networks.get(network).disconnect, self.id)

@@ -41,11 +41,7 @@ async def restarted(stage: Stage, seconds: float) -> str:
 async def frozen(stage: Stage, seconds: float) -> str:
     """The broker is stopped in its tracks (SIGSTOP) for longer than anybody waits for a heartbeat."""
     node = stage.some_broker()
-    await node.pause()
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        await node.unpause()
+    await node.freeze(seconds)
     return node.name
 
 

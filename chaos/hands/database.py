@@ -38,11 +38,7 @@ async def restarted(stage: Stage, seconds: float) -> str:
 async def frozen(stage: Stage, seconds: float) -> str:
     """The server is stopped in its tracks (SIGSTOP): connections stay open, and nobody answers on them."""
     node = stage.system.database
-    await node.pause()
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        await node.unpause()
+    await node.freeze(seconds)
     return "all five databases"
 
 

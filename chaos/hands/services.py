@@ -44,11 +44,7 @@ async def all_killed(stage: Stage, seconds: float) -> str:
 async def frozen(stage: Stage, seconds: float) -> str:
     """A service is stopped in its tracks (SIGSTOP), for longer than the broker waits for a heartbeat."""
     node = stage.some_service()
-    await node.pause()
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        await node.unpause()
+    await node.freeze(seconds)
     return node.name
 
 
