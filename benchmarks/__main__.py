@@ -56,7 +56,7 @@ def _options(known: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--contenders", type=_list(known), default=known, help=", ".join(known))
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--sagas", type=int, default=5000, help="sagas of a turn; default: %(default)s")
+    parser.add_argument("--sagas", type=int, default=15_000, help="sagas of a turn; default: %(default)s")
     parser.add_argument("--minutes", type=float, default=30, help="how long the soak takes; default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="one round of 500 sagas, to see that all works")
     parser.add_argument("--stand", choices=["auto", "containers", "processes"], default="auto")

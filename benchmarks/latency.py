@@ -12,9 +12,9 @@ from benchmarks.results import Figure
 from benchmarks.roster import FLOOR, OURS
 from benchmarks.turn import How, Turn
 
-RATES = (50, 100, 200, 300, 400, 500, 600, 700, 800)
+RATES = (50, 100, 150, 200, 300, 400, 500, 600, 700, 800)
 #: Seconds of load at one rate, and a median beyond which the contender is taken for saturated.
-_SECONDS, _SECONDS_QUICK = 20, 3
+_SECONDS, _SECONDS_QUICK = 10, 3
 _SATURATED = 2.0
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 _WARM_UP = 1_000

@@ -23,7 +23,7 @@ _OWN: Mapping[str, Factory] = {
         name="single",
         title="this system, PostgreSQL, one message per transaction",
         settings={"BATCH_SIZE": "1"},
-        share=0.2,
+        share=0.07,
     ),
 }
 

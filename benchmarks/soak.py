@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Sagas a second: far from saturation, so that what grows is not a queue.
-RATE = 100
+RATE = 50
 _LOOK_EVERY = 5.0
 #: The beginning does not count: pools fill, caches warm.
 _WARM = 0.2

@@ -322,6 +322,10 @@ class Barrier:
             )
         return Done()
 
+    def has_settled(self, saga_id: str) -> bool:
+        """Whether nothing can change a saga here any more."""
+        return self._row(saga_id).state == State.SETTLED
+
     def dead_letter(self, letter: DeadLetter) -> Outcome:
         """Decide a terminal failure: end the saga here, unless this service's part is done or closed."""
         message = letter.message

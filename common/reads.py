@@ -61,7 +61,7 @@ class Reads:
             for row in await connection.execute_query_dict(statement, [keys for _, keys, _ in asked]):
                 question, _, found = asked[row["question"]]
                 values = dict(zip(rows.columns_of(question.model), row["answer"], strict=True))
-                found.append(question.model._init_from_db(**values))  # noqa: SLF001 - as in `common.rows`
+                found.append(rows.stored(question.model, values))
             return
         for question, keys, found in asked:
             found.extend(await rows.find(question.model, await _named(question, keys)))

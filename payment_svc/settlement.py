@@ -64,10 +64,11 @@ class Settlement:
 
 
 async def settle(payment_ids: Sequence[str], now: datetime, outbox: Outbox) -> None:
-    """Settle completed payments in this database, and tell the others in the same transaction."""
-    settled = Settled(payment_ids=sorted(payment_ids))
-    message = Message(saga.SETTLED, settled)
+    """Settle completed payments in this database, and tell the others of them in the same transaction."""
+    message = Message(saga.SETTLED, Settled(payment_ids=sorted(payment_ids)))
     barrier = await Barrier.load(saga.FIRST.service, [message], now=now, outbox=outbox)
     barrier.settlement(message)
     barrier.save(outbox.writes)
-    outbox.stage(saga.SETTLED, settled.key, settled.encode(), None)
+    if settled := [payment_id for payment_id in sorted(payment_ids) if barrier.has_settled(payment_id)]:
+        told = Settled(payment_ids=settled)
+        outbox.stage(saga.SETTLED, told.key, told.encode(), None)

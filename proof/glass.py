@@ -16,6 +16,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from tortoise import Model, connections
@@ -44,6 +45,9 @@ _ASKED = re.compile(
     r'SELECT (?P<question>\d+) AS "question", ROW\((?P<columns>[^)]*)\) AS "answer" FROM "(?P<table>\w+)" '
     r'WHERE (?P<start>"\w+" (?:IN \(SELECT "\w+" FROM "\w+" WHERE "\w+" )?)= ANY\(\$\d+::\w+\[\]\)(?P<end>\)?)'
 )
+
+#: How SQLite keeps a point in time, always with its zone.
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?[+-]\d\d:\d\d$")
 
 
 class Unsearchable(Exception):  # noqa: N818 - it says nothing about the production code
@@ -150,7 +154,7 @@ class Glass(SqliteClient):
         elif told.sql != query:
             raise Unsearchable(f"what the transaction was told does not make it ask this: {query}")
         self.reads.append(told)
-        return [dict(zip(told.columns, row, strict=True)) for row in told.rows]
+        return [dict(zip(told.columns, _as_from_postgres(row), strict=True)) for row in told.rows]
 
     def _write(self, query: str) -> None:
         if self.capabilities is not SqliteClient.capabilities:
@@ -208,6 +212,17 @@ def using(context: TortoiseContext, glass: Glass) -> Iterator[None]:
 def columns_of(table: type[Model]) -> list[str]:
     """The columns that say something. A number that the database gives out would make equal contents differ."""
     return [name for name in table._meta.fields_map if name != "id"]  # noqa: SLF001 - Tortoise tells it nowhere else
+
+
+def _as_from_postgres(row: Row) -> Row:
+    """A row as PostgreSQL's driver tells it: points in time, which SQLite keeps as texts, are told as such."""
+    return tuple([_moment(value) if type(value) in {str, tuple} else value for value in row])
+
+
+def _moment(value: str | Row) -> object:
+    if isinstance(value, tuple):
+        return _as_from_postgres(value)
+    return datetime.fromisoformat(value) if _MOMENT.match(value) else value
 
 
 def _name(table: type[Model]) -> str:

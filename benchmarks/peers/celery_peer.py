@@ -29,7 +29,7 @@ class CeleryPeer:
         undo="-",
         event="none lost: a task cut off is done again, and sends the next again",
     )
-    share = 0.2
+    share = 0.1
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground

@@ -24,7 +24,7 @@ class DbosPeer:
         undo="written into the workflow, as durable as it",
         event="there is none: one application, one database, no broker",
     )
-    share = 0.1
+    share = 0.05
 
     def __init__(self, ground: Ground) -> None:
         self._programs = Programs(ground.folder)

@@ -27,7 +27,7 @@ class FastStreamPeer:
         undo="-",
         event="none lost: a message cut off is handled again, its event sent again",
     )
-    share = 0.25
+    share = 0.15
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground

@@ -79,8 +79,18 @@ async def test_what_is_not_complete_is_never_settled(payment: Bench) -> None:
     await payment.events()
     await settle_now(payment, "p-1")
     assert await payment.state() == "undone"
-    (row,) = await OutboxRow.exclude(parked_because=None)
+    (row,) = await OutboxRow.all()
     assert row.parked_because == PROTOCOL_BROKEN
+
+
+async def test_the_others_are_told_only_of_what_is_settled_here(payment: Bench) -> None:
+    """Or one payment that is not complete would be put before a person in five services."""
+    await complete(payment, "p-1")
+    await payment.events()
+    await settle_now(payment, "p-1", "p-unknown")
+    told, parked = sorted(await OutboxRow.all(), key=lambda row: row.parked_because or "")
+    assert (json.loads(told.body), told.parked_because) == ({"payment_ids": ["p-1"]}, None)
+    assert (json.loads(parked.body), parked.parked_because) == ({"payment_ids": ["p-unknown"]}, PROTOCOL_BROKEN)
 
 
 async def test_sagas_that_cannot_be_settled_are_parked_alone(point: Bench) -> None:

@@ -21,6 +21,7 @@ from common.messages import Pay
 from ops.app import run
 from ops.output import Exit
 from ops.story.reading import records
+from tests.support.eventually import eventually
 from tests.support.saga import FILLED, PRICE, Theatre, Visit, theatre
 from tools.broker import PrivateBroker
 
@@ -167,7 +168,13 @@ async def _stuck_at_point(house: Theatre, here: Visit) -> Pay:
     house.faults("point").make(raises=[f"reservation.confirmed:{pay.payment_id}"])
     await here.send(pay)
     await here.recovers(pay.payment_id, "point.retry.10m")
+    # A record leaves a moment after what it tells of, and an act takes attempts and traces from the history.
+    await eventually(lambda: _told_of_its_retry(house, pay.payment_id))
     return pay
+
+
+async def _told_of_its_retry(house: Theatre, saga_id: str) -> bool:
+    return history.Became.RETRY in [entry.became for _, entry in await _entries(house, saga_id)]
 
 
 async def test_a_payment_that_does_not_end_in_time_is_told_and_asking_again_walks_it_on(
@@ -216,10 +223,14 @@ async def test_an_aborted_saga_is_undone_and_the_history_says_who_did_it(
 
 async def _acts_on(house: Theatre, saga_id: str) -> list[history.Entry]:
     """What operators did to a saga, as the stream tells it."""
+    return [entry for service, entry in await _entries(house, saga_id) if service == history.OPERATOR]
+
+
+async def _entries(house: Theatre, saga_id: str) -> list[tuple[str, history.Entry]]:
+    """All that the stream tells of a saga, with who tells it."""
     return [
-        entry
+        (record.service, entry)
         async for record in records(house.url)
-        if record.service == history.OPERATOR
         for entry in record.entries
         if entry.saga == saga_id
     ]

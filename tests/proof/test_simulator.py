@@ -27,7 +27,7 @@ from proof.simulator.workload import Curse, Ill, What, Wishes, order
 ROOT = Path(__file__).parents[2]
 #: Sagas of a run; seeds that are tried until a sabotage is noticed, and how much more than usual goes wrong then.
 SAGAS = 100
-SABOTAGED, TRIES, INTENSITY = 60, 8, 2.0
+SABOTAGED, TRIES, INTENSITY = 60, 24, 2.0
 
 
 def broken(result: Run) -> list[str]:

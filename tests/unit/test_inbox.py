@@ -101,9 +101,9 @@ async def test_an_ack_on_a_lost_channel_is_no_error() -> None:
     assert channel.acked == []
 
 
-def inbox(arrived: asyncio.Event, *, gather: float, batch: int = 3) -> Inbox:
+def inbox(arrived: asyncio.Event, *, gather: float = 0, pace: float = 0, batch: int = 3) -> Inbox:
     """An inbox that nothing is acked in."""
-    return Inbox("payment.events", Channel.__new__(Channel), arrived, gather=gather, batch=batch)
+    return Inbox("payment.events", Channel.__new__(Channel), arrived, gather=gather, pace=pace, batch=batch)
 
 
 async def test_a_message_that_somebody_waits_for_is_due_at_once() -> None:
@@ -130,6 +130,36 @@ async def test_messages_that_nobody_waits_for_gather() -> None:
         await arrived.wait()
     assert box
     assert [message.tag for message in box.take(10)] == [1, 2]
+
+
+async def test_commands_that_come_close_together_go_together() -> None:
+    """Each batch costs one in five services; but who comes alone must not pay for company that never comes."""
+    arrived = asyncio.Event()
+    box = inbox(arrived, pace=0.02)
+    box.put(delivery(1))
+    assert [message.tag for message in box.take(10)] == [1]
+    arrived.clear()
+    box.put(delivery(2))
+    box.put(delivery(3))
+    assert not box
+    async with asyncio.timeout(5):
+        await arrived.wait()
+    assert [message.tag for message in box.take(10)] == [2, 3]
+    assert not box
+
+
+async def test_a_whole_batch_of_commands_keeps_no_pace() -> None:
+    """Under load, nothing may be slower than it can be."""
+    arrived = asyncio.Event()
+    box = inbox(arrived, pace=3600)
+    box.put(delivery(1))
+    assert box.take(10)
+    arrived.clear()
+    for tag in (2, 3, 4):
+        assert not box
+        box.put(delivery(tag))
+    assert box
+    assert arrived.is_set()
 
 
 async def test_a_whole_batch_does_not_wait() -> None:
