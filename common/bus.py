@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -35,6 +36,8 @@ _SECONDS_TO_CLOSE = 2.0
 #: What a crash leaves unacked is delivered again, and absorbed.
 _SECONDS_TO_ACK = 0.05
 _MANY = 50
+#: Bytes of bodies that are copied at once: on their way out they are in memory three times.
+_COPIED_AT_ONCE = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +57,28 @@ class SessionEnded(ConnectionError):  # noqa: N818 - it is what happened to the 
 class Inbox:
     """What one consumer was delivered and nobody has taken yet, in order.
 
-    `gather`: seconds that the first of them waits for company, unless a whole batch is there before; for messages
-    that nobody is waiting for, since a batch costs nearly the same whatever is in it.
+    A batch costs nearly the same whatever is in it, so messages may wait for company, unless a whole batch is
+    there. `gather`: seconds that the first of them waits; for what nobody is waiting for. `pace`: seconds from one
+    batch to the next at least, so that what comes after a pause does not wait.
     """
 
     def __init__(
-        self, queue: str, channel: Channel, arrived: asyncio.Event, *, gather: float = 0, batch: int = 1
+        self,
+        queue: str,
+        channel: Channel,
+        arrived: asyncio.Event,
+        *,
+        gather: float = 0,
+        pace: float = 0,
+        batch: int = 1,
     ) -> None:
         self.queue = queue
         self.channel = channel
         self._arrived = arrived
         self._gather = gather
+        self._pace = pace
         self._batch = batch
+        self._taken_at = -math.inf
         self._waiting: list[Delivery] = []
         self._is_due = False
         self._done = 0
@@ -78,10 +91,11 @@ class Inbox:
     def put(self, delivery: Delivery) -> None:
         """Note a delivery down."""
         self._waiting.append(delivery)
-        if not self._gather or len(self._waiting) >= self._batch:
+        wait = max(self._gather, self._taken_at + self._pace - time.monotonic())
+        if wait <= 0 or len(self._waiting) >= self._batch:
             self._due()
         elif len(self._waiting) == 1:
-            asyncio.get_running_loop().call_later(self._gather, self._due)
+            asyncio.get_running_loop().call_later(wait, self._due)
 
     def _due(self) -> None:
         self._is_due = bool(self._waiting)
@@ -90,6 +104,7 @@ class Inbox:
     def take(self, limit: int) -> list[Delivery]:
         """Up to `limit` deliveries, oldest first."""
         taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
+        self._taken_at = time.monotonic()
         self._is_due = bool(self._waiting)
         return taken
 
@@ -169,12 +184,19 @@ class Session:
         self._history = Channel(await self._channel(publishing, None, confirms=False))
 
     async def consume(
-        self, queue: str, prefetch: int, arrived: asyncio.Event, *, gather: float = 0, batch: int = 1
+        self,
+        queue: str,
+        prefetch: int,
+        arrived: asyncio.Event,
+        *,
+        gather: float = 0,
+        pace: float = 0,
+        batch: int = 1,
     ) -> Inbox:
         """Start to consume a queue into an inbox; sets `arrived` when there is something to be done."""
         underlay = await self._channel(self._consuming, f"the channel of {queue} was closed")
         underlay.on_consumer_cancel_callbacks.add(lambda _: self.end(f"the broker cancelled {queue}"))
-        inbox = Inbox(queue, Channel(underlay), arrived, gather=gather, batch=batch)
+        inbox = Inbox(queue, Channel(underlay), arrived, gather=gather, pace=pace, batch=batch)
         await inbox.channel.consume(queue, prefetch, inbox.put)
         return inbox
 
@@ -220,23 +242,24 @@ class Session:
 
     async def publish_copies(self, copies: Sequence[Copy]) -> None:
         """Publish copies to the recovery exchange; SessionEnded unless the broker confirms every one."""
-        confirmations = await self._publish(
-            self._copies,
-            [
-                Publish(
-                    exchange=topology.RECOVERY,
-                    routing_key=copy.routing_key,
-                    body=copy.delivery.body,
-                    properties=self._copy_properties(copy),
-                    mandatory=True,
-                )
-                for copy in copies
-            ],
-        )
-        for copy, confirmation in zip(copies, confirmations, strict=True):
-            if not isinstance(confirmation, Confirmed):
-                self.end(f"{copy.routing_key} did not take a copy: {confirmation}")
-                raise SessionEnded(copy.routing_key)
+        for window in _windows(copies):
+            confirmations = await self._publish(
+                self._copies,
+                [
+                    Publish(
+                        exchange=topology.RECOVERY,
+                        routing_key=copy.routing_key,
+                        body=copy.delivery.body,
+                        properties=self._copy_properties(copy),
+                        mandatory=True,
+                    )
+                    for copy in window
+                ],
+            )
+            for copy, confirmation in zip(window, confirmations, strict=True):
+                if not isinstance(confirmation, Confirmed):
+                    self.end(f"{copy.routing_key} did not take a copy: {confirmation}")
+                    raise SessionEnded(copy.routing_key)
 
     def tell(self, record: Record) -> None:
         """Tell the history what was done, soon; whatever is wrong with it, what was done is done."""
@@ -403,6 +426,17 @@ async def _connections(url: str, service: str) -> AsyncIterator[tuple[AbstractCo
             opened.append(connection)
         consuming, publishing = opened
         yield consuming, publishing
+
+
+def _windows(copies: Sequence[Copy]) -> Iterator[Sequence[Copy]]:
+    """The copies in order, as many at once as memory should hold; nearly always that is all of them."""
+    start = size = 0
+    for place, copy in enumerate(copies):
+        size += len(copy.delivery.body)
+        if size > _COPIED_AT_ONCE and place > start:
+            yield copies[start:place]
+            start, size = place, len(copy.delivery.body)
+    yield copies[start:]
 
 
 def _short(text: str | None) -> str | None:

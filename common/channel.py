@@ -21,11 +21,15 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from common import wire
+from common.messages import MAX_BODY
 from common.outbox import Confirmation, Confirmed, Unconfirmed, Unroutable
 
 _CONFIRMED = Confirmed()
 _UNROUTABLE = Unroutable()
 _REFUSED = Unconfirmed("the broker refused it: a queue is full or has lost its leader")
+#: Bytes that are kept of a body over the limit, for the person who looks what it was. A broker carries 16 MiB, or
+#: 128, and hundreds of deliveries are held at once.
+KEPT_OF_TOO_LARGE = 4 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,10 @@ class Publish:
 
 @dataclass(slots=True)
 class Delivery:
-    """One message as it came, untouched: nothing of it is believed yet."""
+    """One message as it came, untouched: nothing of it is believed yet.
+
+    `left_out`: bytes of a body over the limit that were not kept.
+    """
 
     queue: str
     tag: int
@@ -53,6 +60,7 @@ class Delivery:
     correlation_id: str | None
     redelivered: bool
     headers: Mapping[str, Any]
+    left_out: int = 0
 
 
 class Channel:
@@ -208,6 +216,8 @@ class _Frames:
         self._properties = spec.Basic.Properties()
         self._body: list[bytes] = []
         self._missing = 0
+        self._left_out = 0
+        self._room = 0
 
     async def put(self, item: tuple[int, Any]) -> None:
         """Take a frame of a message or a confirm; pass on any other."""
@@ -216,9 +226,13 @@ class _Frames:
                 self._method = method
             case ContentHeader(body_size=size, properties=properties) if self._method is not None:
                 self._properties, self._missing, self._body = properties, size, []
+                self._room = size if size <= MAX_BODY else KEPT_OF_TOO_LARGE
+                self._left_out = size - self._room
                 self._complete()
             case ContentBody(value=part) if self._method is not None:
-                self._body.append(part)
+                if self._room:
+                    self._body.append(part[: self._room])
+                    self._room -= len(self._body[-1])
                 self._missing -= len(part)
                 self._complete()
             case spec.Basic.Ack(delivery_tag=tag, multiple=multiple):
@@ -251,6 +265,7 @@ class _Frames:
                     correlation_id=self._properties.correlation_id,
                     redelivered=method.redelivered,
                     headers=self._properties.headers or {},
+                    left_out=self._left_out,
                 )
             )
 

@@ -12,8 +12,8 @@ import math
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar, assert_never
 
@@ -23,6 +23,7 @@ from common.channel import Delivery
 from common.history import REPLICA, Became, Entry, Observers, Record
 from common.messages import Failed, Malformed, Message, UnknownType
 from common.outbox import Event, Outbox, Relay, message_id
+from common.personal import unnamed
 from common.recovery import Dead, DeadLetter, Deed, Done, Origin, Outcome, Parked, Retry
 from common.settings import Settings
 from common.telemetry import alarm, log, trace_facts, valid_traceparent
@@ -35,7 +36,8 @@ _SUSPECT_AFTER = 5
 _RACES = 5
 #: How long to take care after a lost race: where one was, there are more.
 _SECONDS_OF_CARE = 1.0
-_MAX_HEADERS = 64
+#: Headers of one message; ours have seven.
+MAX_HEADERS = 64
 
 M = TypeVar("M", Message, DeadLetter)
 Handle = Callable[[Batch[M]], Awaitable[list[Outcome]]]
@@ -76,7 +78,7 @@ class Reading(Generic[M]):
 
 
 class Consumer(Generic[M]):
-    """Works inboxes of one session in the order given: the first that has something is served first."""
+    """Works inboxes of one session: the first before all others, which take turns."""
 
     def __init__(
         self,
@@ -102,10 +104,17 @@ class Consumer(Generic[M]):
         self._stopped = False
         self._careful_until = -math.inf
 
-    async def listen(self, queue: str, *, gather: float = 0) -> Inbox:
-        """Start to consume a queue; `gather`: seconds that a message waits there for company."""
+    async def listen(
+        self, queue: str, *, gather: float = 0, pace: float = 0, prefetch: int | None = None
+    ) -> Inbox:
+        """Start to consume a queue; `gather` and `pace`: how messages wait there for company, see `Inbox`."""
         inbox = await self._session.consume(
-            queue, self._settings.prefetch, self._arrived, gather=gather, batch=self._settings.batch_size
+            queue,
+            prefetch or self._settings.prefetch,
+            self._arrived,
+            gather=gather,
+            pace=pace,
+            batch=self._settings.batch_size,
         )
         self._inboxes.append(inbox)
         return inbox
@@ -125,6 +134,10 @@ class Consumer(Generic[M]):
                     await self._arrived.wait()
                 elif await self._relay.has_room(seconds=1):
                     await self._work(inbox, inbox.take(self._settings.batch_size))
+                    if inbox is not self._inboxes[0]:
+                        # To the end: a queue that is always full keeps no other waiting for more than a batch.
+                        self._inboxes.remove(inbox)
+                        self._inboxes.append(inbox)
         except SessionEnded as error:
             self._session.end(str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the next session starts from nothing
@@ -208,11 +221,14 @@ class Consumer(Generic[M]):
                 if not careful:
                     return await self._attempt(opened, races, careful=True)
             if len(opened) > 1:
-                log.info("a batch failed; doing it one at a time", size=len(opened), error=str(error)[:200])
+                told = _unnamed(str(error), contents)[:200]
+                log.info("a batch failed; doing it one at a time", size=len(opened), error=told)
                 return [decided for message in opened for decided in await self._attempt([message])]
             if fault is db.Fault.RACE and races:
                 return await self._attempt(opened, races - 1, careful=True)
-            return [_Decided(self._reading.dispose(opened[0].origin, error, _now()))]
+            outcome = self._reading.dispose(opened[0].origin, error, _now())
+            # A database names the values that it stumbles over, and this goes into headers, logs and the history.
+            return [_Decided(outcome if isinstance(outcome, Done) else _without_names(outcome, contents))]
 
     async def _settle(
         self, inbox: Inbox, opened: Sequence[_Opened[M]], decided: Sequence[_Decided], *, all_before: bool
@@ -250,6 +266,7 @@ class Consumer(Generic[M]):
                 attempt=attempt,
                 failed_in=message.delivery.queue,
                 now=_now(),
+                left_out=message.delivery.left_out,
             ),
             expires_in=expires_in,
         )
@@ -296,6 +313,15 @@ class Consumer(Generic[M]):
 
 def _message(content: Message | DeadLetter) -> Message:
     return content.message if isinstance(content, DeadLetter) else content
+
+
+def _without_names(outcome: Retry | Dead | Parked, contents: Iterable[Message | DeadLetter]) -> Outcome:
+    return replace(outcome, detail=_unnamed(outcome.detail, contents))
+
+
+def _unnamed(text: str, contents: Iterable[Message | DeadLetter]) -> str:
+    """What is said of an error, without what these messages tell of persons."""
+    return unnamed(text, *(_message(content).body.model_dump() for content in contents))
 
 
 def _give_reason(entry: Entry, content: Message | DeadLetter | None) -> None:
@@ -362,14 +388,21 @@ def _may(origin: Origin) -> bool:
 
 def _decode(service: str, delivery: Delivery, origin: Origin) -> Message:
     if UNREADABLE in delivery.headers:
-        raise Malformed("bad_headers", "the headers break the rules of AMQP and cannot be read")
+        why = delivery.headers[UNREADABLE]
+        told = why if isinstance(why, str) else "the headers break the rules of AMQP and cannot be read"
+        raise Malformed("bad_headers", messages.printable(told))
     if origin.type in {of(service) for of in (topology.dead_queue, topology.replay_key, topology.abort_key)}:
         raise Malformed("unknown_origin", "neither this service nor the broker says how it came here")
+    # Before its type is known or not: what is too large goes round no retry level.
+    if left_out := delivery.left_out or recovery.left_out_before(delivery.headers):
+        kept = len(delivery.body)
+        detail = f"{kept + left_out} bytes; the limit is {messages.MAX_BODY}; the first {kept} are kept"
+        raise Malformed("too_large", detail)
     if origin.type in messages.TYPES and not saga.takes(service, origin.type):
         # By a wrong binding or a CC header: doing somebody else's step would fail somebody else's saga.
         raise Malformed("not_ours", f"the {service} service does not take {origin.type}")
-    if len(delivery.headers) > _MAX_HEADERS:
-        raise Malformed("bad_headers", f"{len(delivery.headers)} headers; the limit is {_MAX_HEADERS}")
+    if len(delivery.headers) > MAX_HEADERS:
+        raise Malformed("bad_headers", f"{len(delivery.headers)} headers; the limit is {MAX_HEADERS}")
     for name in ("cloudEvents_type", "cloudEvents:type"):
         told = delivery.headers.get(name, origin.type)
         if told != origin.type:

@@ -25,6 +25,7 @@ from tortoise.exceptions import (
 from tortoise.migrations.executor import MigrationExecutor
 from tortoise.transactions import in_transaction
 
+from common import tls
 from common.telemetry import log
 from common.vendors import postgres, sqlite
 from common.vendors.fault import Fault as Fault  # noqa: PLC0414 - whoever asks us gets our word for it
@@ -118,6 +119,7 @@ def configuration(url: str, modules: Sequence[str], migrations: str) -> dict[str
 
 def _connection(url: str) -> dict[str, Any]:
     """How to connect to `url`, with the options we rely on unless it sets them itself."""
+    encryption = tls.of_database(url)
     scheme, _, rest = url.partition("://")
     if scheme == "mariadb":
         connection = expand_db_url(f"mysql://{rest}")
@@ -126,7 +128,7 @@ def _connection(url: str) -> dict[str, Any]:
     else:
         connection = expand_db_url(url)
         vendor = sqlite if scheme == "sqlite" else postgres
-    connection["credentials"] = vendor.credentials(connection["credentials"])
+    connection["credentials"] = vendor.credentials(connection["credentials"], encryption)
     return connection
 
 

@@ -194,6 +194,8 @@ FIRST_FAILED_AT = "x-first-failed-at"
 FAILED_IN = "x-failed-in"
 #: The broker user who published the original: a copy is the service's own, what it says need not be.
 PUBLISHER = "x-published-by"
+#: Bytes that a copy lacks of a body that was too large to be kept whole.
+LEFT_OUT = "x-left-out"
 
 #: What a copy keeps of the original's headers. All are flat scalars, as streams demand.
 KEPT_HEADERS = ("traceparent", "tracestate")
@@ -231,6 +233,9 @@ def provenance(
     forged the entry, so it is believed only if the queue is bound for it.
     """
     stranger = Origin(routing_key, History(), publisher=user_id)
+    if not routing_key.startswith(f"{service}."):
+        # Nearly all that comes: an event of another service. Every key of our own recovery begins with our name.
+        return stranger
     ours = _believed(headers) if user_id == own_user else None
     deaths = headers.get("x-death")
     if routing_key == topology.return_key(service):
@@ -270,7 +275,7 @@ def _killed_under(service: str, deaths: object) -> str | None:
         return None
     key = str(keys[0])
     bound: tuple[str, ...] = ()
-    if deaths[0].get("queue") == topology.commands_queue(service):
+    if topology.holds_commands(str(deaths[0].get("queue")), service):
         bound = saga.command_keys(service)
     elif deaths[0].get("queue") == topology.events_queue(service):
         bound = (*saga.event_keys(service), topology.return_key(service))
@@ -310,8 +315,12 @@ def copy_headers(
     attempt: int,
     failed_in: str,
     now: datetime,
+    left_out: int = 0,
 ) -> dict[str, str | int]:
-    """The headers of a copy: an allow-list of the original's; why, where, when, after how many attempts."""
+    """The headers of a copy: an allow-list of the original's; why, where, when, after how many attempts.
+
+    `left_out`: bytes of the body that the delivery itself did not keep.
+    """
     kept: dict[str, str | int] = {
         name: value
         for name in KEPT_HEADERS
@@ -319,6 +328,8 @@ def copy_headers(
     }
     if origin.publisher:
         kept[PUBLISHER] = origin.publisher[:255]
+    if missing := left_out or left_out_before(headers):
+        kept[LEFT_OUT] = missing
     first = origin.history.first_failed_at or now
     return kept | {
         # What an operator wrote is only ever a letter: replayed, it must not come back as what it is a letter of.
@@ -329,6 +340,12 @@ def copy_headers(
         FIRST_FAILED_AT: first.isoformat(),
         FAILED_IN: failed_in,
     }
+
+
+def left_out_before(headers: Mapping[str, object]) -> int:
+    """Bytes that this copy lacks, as its headers say; whoever else writes so has their message set aside."""
+    missing = headers.get(LEFT_OUT)
+    return missing if isinstance(missing, int) and missing > 0 else 0
 
 
 def _on(type_: str) -> str:

@@ -26,6 +26,17 @@ _PRIVATE = r"amq\.gen-[A-Za-z0-9_-]+"
 _DELAY = "[0-9]+(ms|s|m|h)"
 _EXCHANGES = (topology.EVENTS, topology.RECOVERY)
 
+#: Queues in the virtual host: far more than ours, and few enough for a broker to carry.
+MAX_QUEUES = 1000
+#: How long, in milliseconds, a queue that the broker names keeps an answer, and itself when nobody uses it; and
+#: how many bytes of answers. Whoever reads too slowly loses answers, the oldest first, and may ask again.
+PRIVATE_QUEUE = MappingProxyType(
+    {"message-ttl": 600_000, "expires": 600_000, "max-length-bytes": 64 * 1024 * 1024}
+)
+#: The operator policy that says so; unlike an argument, no client can leave it out.
+PRIVATE_POLICY = "saga-private"
+PRIVATE_PATTERN = rf"^{_PRIVATE}$"
+
 
 class Role(StrEnum):
     """What a broker user is there for."""
@@ -39,6 +50,18 @@ class Role(StrEnum):
     """An operator who besides sends commands, replays and discards letters, and aborts sagas."""
     DEPLOYER = "deployer"
     """Declares exchanges, queues and bindings, and publishes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Most:
+    """How much of the broker a user may take up at once: connections, and channels in all of them."""
+
+    connections: int
+    channels: int
+
+
+#: For whoever is no service. A service, which needs two connections for each replica, is never refused one.
+_MOST = Most(connections=64, channels=256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +85,7 @@ class Topic:
 class Grant:
     """All that a user may do in the virtual host: patterns over the names of objects, and over routing keys.
 
-    There is a topic for each exchange: to the broker, one that is missing means that every key is allowed.
+    There is a topic for each exchange that they may use: to the broker, one that is missing means every key.
     """
 
     user: User
@@ -71,6 +94,11 @@ class Grant:
     read: str
     topics: tuple[Topic, ...]
     tags: tuple[str, ...] = ()
+
+    @property
+    def most(self) -> Most | None:
+        """How much this user may take up; None: as much as there is."""
+        return None if self.user.role is Role.SERVICE else _MOST
 
 
 SERVICES = tuple(User(service, Role.SERVICE) for service in saga.SERVICES)
@@ -138,9 +166,9 @@ def grant(user: User, objects: topology.Topology) -> Grant:
     """What a user may do with these objects."""
     match user.role:
         case Role.SERVICE:
-            return _service(user)
+            return _service(user, objects)
         case Role.CLIENT:
-            return _client(user)
+            return _client(user, objects)
         case Role.LOOKS:
             return Grant(user, NEVER, NEVER, _any_of([topology.HISTORY]), _topics(), ("monitoring",))
         case Role.ACTS:
@@ -160,12 +188,11 @@ def answers() -> tuple[str, ...]:
     return (*(key for key in told if key.endswith(".failed") or not saga.is_awaited(key)), saga.ANY_FAILED)
 
 
-def _service(user: User) -> Grant:
+def _service(user: User, objects: topology.Topology) -> Grant:
     name = user.name
     recovery = (topology.dead_queue(name), topology.parked_queue(name), topology.history_key(name))
     reads = [topology.events_queue(name), topology.dead_queue(name)]
-    if saga.command_keys(name):
-        reads.append(topology.commands_queue(name))
+    reads += [queue.name for queue in objects.queues if topology.holds_commands(queue.name, name)]
     return Grant(
         user,
         configure=NEVER,
@@ -179,9 +206,20 @@ def _service(user: User) -> Grant:
     )
 
 
-def _client(user: User) -> Grant:
-    asks = _any_of([topology.EVENTS], _PRIVATE)
-    return Grant(user, _any_of([], _PRIVATE), asks, asks, _topics(events=_commands(), hears=_any_of(answers())))
+def _client(user: User, objects: topology.Topology) -> Grant:
+    # What is nobody's lane but theirs is in no pattern of anybody else's.
+    own = topology.lane_exchange(user.name)
+    lane = [own] if own in objects.exchanges else []
+    return Grant(
+        user,
+        configure=_any_of([], _PRIVATE),
+        write=_any_of([topology.EVENTS, *lane], _PRIVATE),
+        read=_any_of([topology.EVENTS], _PRIVATE),
+        topics=(
+            *_topics(events=_commands(), hears=_any_of(answers())),
+            *(Topic(exchange, _commands()) for exchange in lane),
+        ),
+    )
 
 
 def _acting(user: User) -> Grant:
@@ -210,7 +248,7 @@ def _deployer(user: User, objects: topology.Topology) -> Grant:
         # to read the queue and to write to that exchange.
         write=_any_of([topology.RECOVERY, *queues]),
         read=_any_of([*objects.exchanges, *queues]),
-        topics=(Topic(topology.EVENTS, NEVER, ".*"), Topic(topology.RECOVERY, NEVER, ".*")),
+        topics=tuple(Topic(exchange, NEVER, ".*") for exchange in objects.exchanges),
     )
 
 

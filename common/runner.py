@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -30,6 +32,7 @@ from common.outbox import Relay
 from common.recovery import DeadLetter
 from common.retention import Forget, nothing_else
 from common.saga import FIRST, command_keys
+from common.setting_files import FileError
 from common.settings import Settings, addresses
 from common.telemetry import alarm, log
 from common.unit_of_work import UnitOfWork
@@ -38,8 +41,12 @@ from common.unit_of_work import UnitOfWork
 _PATIENCE = 9.0
 _SECONDS_TO_FINISH = 4.0
 _SECONDS_TO_FLUSH = 2.0
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
 #: How long a message that nobody waits for may wait for company. A batch costs nearly the same whatever is in it.
 _SECONDS_TO_GATHER = 0.05
+#: From one batch of commands to the next, at least. Sagas that set out together go round together, and every batch
+#: of theirs costs one, in all five services. A saga that comes alone does not wait.
+_SECONDS_BETWEEN_COMMANDS = 0.03
 #: A session that lived this long was a good one: the next is tried at once.
 _GOOD_SESSION = 10.0
 _FIRST_WAIT = 0.1
@@ -89,6 +96,10 @@ def main(service: Service, settings: Settings) -> None:
     for user in {bus.user_of(address) for address in addresses(settings.broker())}:
         if settings.publishers == "owners" and user != service.name:
             raise SystemExit(f"wrong setting: PUBLISHERS=owners needs the broker user {service.name}, not {user}")
+    # A batch makes thousands of objects, and all of them go with it, without the collector: it need not look so
+    # often. What was loaded until here stays for ever, and need not be looked at.
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
+    gc.freeze()
     asyncio.run(_until_signalled(service, settings))
 
 
@@ -135,7 +146,13 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
     url = settings.database_url or f"sqlite://var/data/{service.name}.sqlite3"
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(
-            health.serve(life.health, metrics.page, settings.health_host, settings.health_port)
+            health.serve(
+                life.health,
+                metrics.page,
+                settings.health_host,
+                settings.health_port,
+                token=lambda: _health_token(settings),
+            )
         )
         if settings.health_port:
             stack.enter_context(observers.joined_by(metrics.observe))
@@ -183,6 +200,15 @@ async def run(service: Service, settings: Settings, life: Life) -> None:
         log.info("stopped")
 
 
+def _health_token(settings: Settings) -> str:
+    try:
+        return settings.bearer()
+    except FileError as error:
+        # Nobody gets in by a file that is gone; and nobody knows what is not asked for.
+        log.warning("nobody may read the metrics", error=str(error))
+        return secrets.token_urlsafe()
+
+
 def _vitals(known: health.Health, relay: Relay, settings: Settings) -> Vitals:
     return Vitals(
         is_broker_there=known.broker == "ok",
@@ -203,7 +229,7 @@ def _vitals(known: health.Health, relay: Relay, settings: Settings) -> Vitals:
 async def _see_to_topology(session: bus.Session, settings: Settings) -> None:
     """Declare the broker's objects, or look whether they are there. Without the history the sagas go on."""
     see_to = session.declare if settings.declare_topology else session.check
-    needed, history = topology.parts(settings.retry_delays)
+    needed, history = topology.parts(settings.retry_delays, settings.lanes)
     await see_to(needed)
     if settings.history:
         try:
@@ -232,7 +258,11 @@ async def _serve(
     gather = _SECONDS_TO_GATHER if service.name == FIRST.service else 0
     inboxes = [await consumer.listen(topology.events_queue(service.name), gather=gather)]
     if command_keys(service.name):
-        inboxes.append(await consumer.listen(topology.commands_queue(service.name)))
+        lanes = [topology.lane_queue(service.name, lane) for lane in settings.lanes]
+        inboxes += [
+            await consumer.listen(queue, pace=_SECONDS_BETWEEN_COMMANDS, prefetch=settings.prefetch_of_a_lane)
+            for queue in (topology.commands_queue(service.name), *lanes)
+        ]
     inboxes.append(await undertaker.listen(topology.dead_queue(service.name), gather=_SECONDS_TO_GATHER))
     life.health.broker = "ok"
     life.health.sessions += 1

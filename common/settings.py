@@ -13,9 +13,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from common.setting_files import FileError, Files, content_of
+from common import tls
+from common.setting_files import FileError, content_of
+from common.setting_source import Files
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+#: Each is a queue more for every service.
+MOST_LANES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,18 @@ def _read_delays(value: str | tuple[Delay, ...]) -> tuple[Delay, ...]:
     return delays
 
 
+def _read_lanes(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    if not isinstance(value, str):
+        return value
+    lanes = tuple(part.strip() for part in value.split(","))
+    for lane in lanes:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", lane):
+            raise ValueError(f"{lane!r} is no name of a broker user: letters, digits, - and _")
+    if len(set(lanes)) < len(lanes):
+        raise ValueError("a client is named twice")
+    return lanes
+
+
 def addresses(url: str) -> list[str]:
     """The addresses in a `RABBITMQ_URL`: one, or those of several nodes of one cluster, separated by commas."""
     return re.split(r"\s*,\s*(?=amqps?://|$)", url)
@@ -70,22 +86,44 @@ def _starting_with(*schemes: str, several: bool = False) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _broker_with_checked_certificates(url: str) -> str:
+    for one in addresses(url):
+        tls.look_at_broker(one)
+    return url
+
+
+def _database_with_checked_certificates(url: str) -> str:
+    tls.of_database(url)
+    return url
+
+
 class Settings(BaseSettings):
     """What every service can be told."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, allow_inf_nan=False)
 
-    rabbitmq_url: Annotated[str, _starting_with("amqp://", "amqps://", several=True)] = Field(
+    rabbitmq_url: Annotated[
+        str,
+        _starting_with("amqp://", "amqps://", several=True),
+        AfterValidator(_broker_with_checked_certificates),
+    ] = Field(
         "amqp://guest:guest@127.0.0.1:5672/",
         repr=False,
-        description="The broker; `amqps://` for an encrypted connection. Of a cluster several nodes, separated by "
-        "commas: any one will do, and when it is lost the next is tried.",
+        description="The broker; `amqps://` for an encrypted connection, with `?cafile=&certfile=&keyfile=` for "
+        "an authority and a certificate of one's own. Of a cluster several nodes, separated by commas: any one "
+        "will do, and when it is lost the next is tried.",
     )
-    database_url: Annotated[str, _starting_with("postgres://", "mariadb://", "sqlite:///")] = Field(
+    database_url: Annotated[
+        str,
+        _starting_with("postgres://", "mariadb://", "sqlite:///"),
+        AfterValidator(_database_with_checked_certificates),
+    ] = Field(
         "",
         repr=False,
         description="`postgres://user:password@host/name`, `mariadb://user:password@host/name` or "
-        "`sqlite:///absolute/path`. Default: `var/data/<service>.sqlite3` below the working directory.",
+        "`sqlite:///absolute/path`. Default: `var/data/<service>.sqlite3` below the working directory. "
+        "Encrypted, and the server's certificate checked, with `?tls=true`, or with `?cafile=&certfile=&keyfile=` "
+        "as for the broker.",
     )
     publishers: Literal["owners", "anybody"] | None = Field(
         None,
@@ -99,6 +137,12 @@ class Settings(BaseSettings):
         _read_delays("1s,5s,30s,5m"),
         min_length=1,
         description="Retry levels. They are names of queues: the same in every service.",
+    )
+    lanes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_lanes)] = Field(
+        (),
+        max_length=MOST_LANES,
+        description="Clients that have a queue of their own for commands in each service, so that no other client "
+        "can keep them waiting: names, separated by commas, the same in every service.",
     )
     unknown_type_hours: float = Field(
         1, gt=0, le=8760, description="How long a message of an unknown type is retried before it is parked."
@@ -137,6 +181,13 @@ class Settings(BaseSettings):
     )
     health_host: str = Field("127.0.0.1", description="Where the health endpoint listens.")
     health_port: int = Field(0, ge=0, le=65535, description="Port of `/live`, `/ready`, `/metrics`; 0: none.")
+    health_token: str = Field(
+        "",
+        repr=False,
+        pattern=r"^(\S{16,512})?\z",
+        description="Whoever asks for `/metrics` must bring it: `Authorization: Bearer ...`. `/live` and `/ready` "
+        "tell everybody else only whether. At least 16 characters. Default: nobody is asked for one.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["console", "json"] = Field("console", description="For people or for programs.")
 
@@ -157,10 +208,19 @@ class Settings(BaseSettings):
         """The broker's address as it is now: the password in a file may change while the service works."""
         return content_of("rabbitmq_url") or self.rabbitmq_url
 
+    def bearer(self) -> str:
+        """The token of the health endpoint as it is now; raises FileError."""
+        return content_of("health_token") or self.health_token
+
     @property
     def prefetch(self) -> int:
         """Deliveries in flight per queue: one batch being done, one waiting."""
         return 2 * self.batch_size
+
+    @property
+    def prefetch_of_a_lane(self) -> int:
+        """Deliveries in flight per queue of commands: all of them together hold no more than one queue."""
+        return max(1, self.prefetch // (1 + len(self.lanes)))
 
 
 S = TypeVar("S", bound="Settings")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
+from common.personal import Masks
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
@@ -19,7 +21,11 @@ _KNOWN_FLAGS = 0b11
 
 
 def configure(service: str, level: str, form: str) -> None:
-    """Send this process's logs to standard error, for people (`console`) or for programs (`json`)."""
+    """Send this process's logs to standard error, for people (`console`) or for programs (`json`).
+
+    Logs go far and are kept long: what is about a person is masked, by the same mask while the process lives.
+    """
+    masks = Masks()
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
@@ -33,6 +39,7 @@ def configure(service: str, level: str, form: str) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            lambda _, __, facts: masks.line(facts),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *exceptions,

@@ -27,9 +27,9 @@ _HISTORY_SEGMENT = 50 * 1024 * 1024
 DELIVERY_LIMIT = 50
 #: For queues that people peek into: each peek counts as a delivery.
 UNLIMITED = 1_000_000_000
-#: Commands waiting before a service's command queue refuses more, which its publisher sees.
+#: Commands waiting before a queue of commands refuses more, which their publisher sees: a few minutes of work.
 MAX_COMMANDS = 100_000
-#: And in bytes, since a consumer holds what is prefetched in memory and counts only messages.
+#: And in bytes, so that a hundred thousand of the largest do not fill the broker's disk.
 MAX_COMMAND_BYTES = 256 * 1024 * 1024
 
 
@@ -63,6 +63,21 @@ class Topology:
 def commands_queue(service: str) -> str:
     """Where a service's commands wait."""
     return f"{service}.commands"
+
+
+def lane_exchange(lane: str) -> str:
+    """Where a client that has a lane publishes its commands."""
+    return f"saga.lane.{lane}"
+
+
+def lane_queue(service: str, lane: str) -> str:
+    """Where the commands of one client wait for a service, behind nobody else's."""
+    return f"{commands_queue(service)}.{lane}"
+
+
+def holds_commands(queue: str, service: str) -> bool:
+    """Whether a queue holds a service's commands, a lane or not."""
+    return queue == commands_queue(service) or queue.startswith(f"{commands_queue(service)}.")
 
 
 def events_queue(service: str) -> str:
@@ -105,8 +120,12 @@ def history_key(teller: str) -> str:
     return f"{teller}.history"
 
 
-def derive(delays: Sequence[Delay]) -> Topology:
-    """The whole topology for these retry levels. Every service declares all of it, so start order is free."""
+def derive(delays: Sequence[Delay], lanes: Sequence[str] = ()) -> Topology:
+    """The whole topology for these levels and lanes. Every service declares all of it, so start order is free.
+
+    A lane is a way in for one client: an exchange where nobody else may publish, and a queue of commands for each
+    service, so that whoever floods the others' queue is not in its way.
+    """
     queues: list[Queue] = []
     bindings: list[Binding] = []
     stale: list[Binding] = []
@@ -122,19 +141,25 @@ def derive(delays: Sequence[Delay]) -> Topology:
             bindings.append(Binding(RECOVERY, abort_key(service), dead_queue(service)))
         listened = {events_queue(service): saga.event_keys(service)}
         if saga.command_keys(service):
-            queues.append(_commands(service))
+            queues += [_commands(service, name) for name in (commands_queue(service), *_lanes(service, lanes))]
             listened[commands_queue(service)] = saga.command_keys(service)
+            bindings += [
+                Binding(lane_exchange(lane), key, lane_queue(service, lane))
+                for lane in lanes
+                for key in saga.command_keys(service)
+            ]
         for queue, keys in listened.items():
             bindings += [Binding(EVENTS, key, queue) for key in keys]
             stale += [Binding(EVENTS, key, queue) for key in saga.vocabulary() if key not in keys]
     queues.append(_history())
     bindings += [Binding(RECOVERY, history_key(teller), HISTORY) for teller in (*saga.SERVICES, OPERATOR)]
-    return Topology((EVENTS, RECOVERY), tuple(queues), tuple(bindings), tuple(stale))
+    exchanges = (EVENTS, RECOVERY, *map(lane_exchange, lanes))
+    return Topology(exchanges, tuple(queues), tuple(bindings), tuple(stale))
 
 
-def parts(delays: Sequence[Delay]) -> tuple[Topology, Topology]:
+def parts(delays: Sequence[Delay], lanes: Sequence[str] = ()) -> tuple[Topology, Topology]:
     """What the sagas need, and the history, without which they go on."""
-    whole = derive(delays)
+    whole = derive(delays, lanes)
     needed = Topology(
         whole.exchanges,
         tuple(queue for queue in whole.queues if queue.name != HISTORY),
@@ -178,9 +203,13 @@ def _events(service: str) -> Queue:
     return Queue(events_queue(service), _work(service))
 
 
-def _commands(service: str) -> Queue:
+def _lanes(service: str, lanes: Sequence[str]) -> list[str]:
+    return [lane_queue(service, lane) for lane in lanes]
+
+
+def _commands(service: str, name: str) -> Queue:
     bounds = {"x-max-length": MAX_COMMANDS, "x-max-length-bytes": MAX_COMMAND_BYTES}
-    return Queue(commands_queue(service), _work(service) | bounds)
+    return Queue(name, _work(service) | bounds)
 
 
 def _history() -> Queue:

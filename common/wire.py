@@ -24,8 +24,12 @@ from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
 
 #: Levels of tables, and of lists, inside headers; `x-death` has two.
-_MAX_NESTING = 8
-#: What a table of headers becomes that cannot be read.
+MAX_NESTING = 8
+#: Bytes of headers that are read. Ours take 9 KiB at most, with what the broker adds to a message that dies.
+MAX_HEADER_BYTES = 16 * 1024
+#: Headers, and values in their tables and lists. Each is an object, which takes many times its bytes.
+MAX_HEADER_VALUES = 256
+#: What a table of headers becomes that is not read; the value tells why, if it is a text.
 UNREADABLE = "x-unreadable"
 
 _READ_AT_ONCE = 256 * 1024
@@ -189,7 +193,7 @@ def _fill(properties: spec.Basic.Properties, payload: bytes) -> None:
             setattr(properties, name, value)
     if flags >> 13 & 1:
         end = at + 4 + _LONG.unpack_from(payload, at)[0]
-        properties.headers = _read_table(payload[at:end])
+        properties.headers = _read_headers(payload[at:end])
         at = end
     for bit, name in ((12, "delivery_mode"), (11, "priority")):
         if flags >> bit & 1:
@@ -207,6 +211,24 @@ def _short_string(payload: bytes, at: int) -> tuple[str, int]:
     start = at + 1
     end = start + payload[at]
     return payload[start:end].decode("utf-8", "replace"), end
+
+
+def _read_headers(table: bytes) -> dict[str, Any]:
+    """The headers, or why they are not read: hundreds of deliveries are held at once, each with its own."""
+    size = len(table) - 4
+    if size > MAX_HEADER_BYTES:
+        return {UNREADABLE: f"{size} bytes of headers; the limit is {MAX_HEADER_BYTES}"}
+    return _read_table(table)
+
+
+def _too_many(count: int) -> dict[str, Any]:
+    return {UNREADABLE: f"{count} values in headers; the limit is {MAX_HEADER_VALUES}"}
+
+
+def _count(value: object) -> int:
+    """How many values there are inside, at all levels."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return len(inside) + sum(_count(one) for one in inside if isinstance(one, dict | list))
 
 
 def _read_table(table: bytes) -> dict[str, Any]:
@@ -228,12 +250,13 @@ def _read_table(table: bytes) -> dict[str, Any]:
                     return _read_any_table(table)
     except (ValueError, IndexError, struct.error):
         return _read_any_table(table)
-    return headers
+    return headers if len(headers) <= MAX_HEADER_VALUES else _too_many(len(headers))
 
 
 def _read_any_table(table: bytes) -> dict[str, Any]:
     headers: dict[str, Any] = _any_table(table)[1]
-    return headers
+    count = _count(headers)
+    return headers if count <= MAX_HEADER_VALUES else _too_many(count)
 
 
 def _any_time(value: bytes) -> tuple[int, Any]:
@@ -259,7 +282,7 @@ def _shallow(read: Callable[[bytes], tuple[int, Any]]) -> Callable[[bytes], tupl
 
     def reader(value: bytes) -> tuple[int, Any]:
         nonlocal depth
-        if depth == _MAX_NESTING:
+        if depth == MAX_NESTING:
             raise ValueError("headers are nested too deeply")
         depth += 1
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -20,6 +19,7 @@ from tortoise.backends.base.client import PoolConnectionWrapper
 from tortoise.backends.mysql.client import MySQLClient, TransactionWrapper
 from tortoise.exceptions import DBConnectionError
 
+from common import tls
 from common.vendors.fault import Fault
 
 #: Codepoint by codepoint, trailing blanks included: for our ids that is bytewise. Others ignore case or blanks.
@@ -71,6 +71,7 @@ _AWAY = {
     ER.HOST_IS_BLOCKED,
     ER.HOST_NOT_PRIVILEGED,
     ER.HANDSHAKE_ERROR,
+    3159,  # it wants the connection to be encrypted
     # Too many connections, of all or of this user; no memory, no threads.
     ER.CON_COUNT_ERROR,
     ER.TOO_MANY_USER_CONNECTIONS,
@@ -110,9 +111,9 @@ _DATA = {
 }
 
 
-def credentials(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options we rely on; of the pool's size and of TLS the URL may say otherwise."""
-    told = dict(options)
+def credentials(options: Mapping[str, Any], encryption: tls.Context | None) -> dict[str, Any]:
+    """The options we rely on; of the pool's size and of patience the URL may say otherwise."""
+    told = {name: value for name, value in options.items() if name not in tls.OPTIONS}
     defaults = {"minsize": 1, "maxsize": 5, "command_timeout": _SECONDS_TO_ANSWER}
     patience = float(told.get("command_timeout", _SECONDS_TO_ANSWER))
     # Shorter than our own patience, so that a statement ends on the server too, and with a word of why.
@@ -126,7 +127,7 @@ def credentials(options: Mapping[str, Any]) -> dict[str, Any]:
         # An update counts the rows that it found: also those that were already as it wants them.
         "client_flag": CLIENT.FOUND_ROWS,
         "conv": conversions | {datetime: _utc},
-        "ssl": _encryption(told),
+        "ssl": encryption,
     }
     return defaults | told | ours
 
@@ -134,18 +135,6 @@ def credentials(options: Mapping[str, Any]) -> dict[str, Any]:
 def seconds_on_the_server(patience: float) -> float:
     """How long a statement may take by the server's clock, if we wait for its answer so long."""
     return round(patience * 5 / 6, 3)
-
-
-def _encryption(options: dict[str, Any]) -> ssl.SSLContext | bool:
-    """What the URL asks for: nothing, `ssl=true`, or certificates; these options are taken out."""
-    authority, certificate, key = (options.pop(name, None) for name in ("ssl_ca", "ssl_cert", "ssl_key"))
-    wanted = bool(options.pop("ssl", False))
-    if not (authority or certificate):
-        return wanted
-    context = ssl.create_default_context(cafile=authority)
-    if certificate:
-        context.load_cert_chain(certificate, key)
-    return context
 
 
 def _utc(moment: datetime, mapping: dict[Any, Any] | None = None) -> str:
@@ -181,6 +170,8 @@ class Client(MySQLClient):
         super().__init__(**options)
         self.patience = float(command_timeout)
         """How many seconds a statement may take."""
+        self.encryption: tls.Context | None = options.get("ssl")
+        """How its connections are encrypted."""
 
     async def create_connection(self, with_db: bool) -> None:
         """As in Tortoise, which tells all options of the connection that it could not make, but not why."""
@@ -222,8 +213,10 @@ class _Pooled(PoolConnectionWrapper[Any]):
     """A connection of the pool for as long as it is used; thrown away if its use was cut off."""
 
     async def __aenter__(self) -> Any:  # noqa: ANN401 - asyncmy's types say nothing of what we use
-        async with asyncio.timeout(cast("Client", self.client).patience):
-            return await super().__aenter__()
+        client = cast("Client", self.client)
+        with tls.told(client.encryption):
+            async with asyncio.timeout(client.patience):
+                return await super().__aenter__()
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, asyncio.CancelledError):

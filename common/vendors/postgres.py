@@ -11,6 +11,7 @@ import asyncpg
 from asyncpg import connect_utils
 from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
 
+from common import tls
 from common.vendors.fault import Fault
 
 _SECONDS_TO_ANSWER = 5
@@ -19,17 +20,26 @@ _SECONDS_TO_CONNECT = 10
 _MIGRATION_LOCK = 5_063_170_211
 #: Requests to cancel a statement that are under way.
 _ASKING: set[asyncio.Task[None]] = set()
-#: All that a batch reads and writes goes by a key. PostgreSQL keeps the plan of a statement, and one made while a
-#: table was empty would go on to read the whole of it; and compiling a plan takes longer than running ours.
-_SETTINGS = {"enable_seqscan": "off", "jit": "off"}
+#: All that a batch reads and writes goes by a key, and its statements always have the same text. So a plan is made
+#: once for each, whatever the values: to plan anew takes as long as to run. One that was made while a table was
+#: empty would go on to read the whole of it; and compiling a plan takes longer than running ours.
+_SETTINGS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
 
-def credentials(options: Mapping[str, Any]) -> dict[str, Any]:
+def credentials(options: Mapping[str, Any], encryption: tls.Context | None) -> dict[str, Any]:
     """The options we rely on; of the pool's size and of patience the URL may say otherwise."""
     # A database that answers nothing at all is away: no statement of ours takes half a minute.
     defaults = {"minsize": "1", "maxsize": "5", "command_timeout": "30"}
     ours = {"connection_class": _Connection, "server_settings": _SETTINGS, "timeout": _SECONDS_TO_CONNECT}
-    return defaults | dict(options) | ours
+    if encryption is not None:
+        ours |= {"ssl": encryption, "connect": _connect_encrypted}
+    return defaults | {name: told for name, told in options.items() if name not in tls.OPTIONS} | ours
+
+
+async def _connect_encrypted(*args: Any, ssl: tls.Context, **options: Any) -> asyncpg.Connection:  # noqa: ANN401 - asyncpg's own
+    """What the pool does for a new connection; what is wrong with a certificate is told in clear words."""
+    with tls.told(ssl):
+        return await asyncpg.connect(*args, ssl=ssl, **options)
 
 
 def fault(error: BaseException) -> Fault | None:

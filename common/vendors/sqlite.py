@@ -15,7 +15,7 @@ from common.vendors.fault import Fault
 _MAGIC = b"SQLite format 3\0"
 
 
-def credentials(options: Mapping[str, Any]) -> dict[str, Any]:
+def credentials(options: Mapping[str, Any], _encryption: None) -> dict[str, Any]:
     """The options we rely on, unless the URL sets them itself. A power cut may not lose what was acked."""
     return {"synchronous": "FULL", "busy_timeout": "5000"} | dict(options)
 
