@@ -112,7 +112,7 @@ generate: setup ## Write the generated files anew
 	@$(PY) -m tools.generate
 
 .PHONY: certs
-certs: setup ## Certificates for development: an authority, the broker's, and one for each of its users
+certs: setup ## Certificates for development: an authority, one for broker and databases each, and for each user
 	@$(PY) -m tools.certs
 
 .PHONY: migrations
@@ -198,13 +198,21 @@ prove: setup ## Explorer, simulator and mutants at full length, with their figur
 	nice -n 10 $(PY) -m tools.mutants --json proof/results/mutants.json; \
 	$(PY) -m tools.generate
 
+.PHONY: advisories
+advisories: setup ## Whether a release that the services are made of has a known fault; skipped without a network
+	@$(PY) -m tools.advisories
+
 .PHONY: check
-check: lint types imports generated test ## Everything that CI runs
+check: lint types imports generated advisories test ## Everything that CI runs
 
 .PHONY: images
 images: setup ## The container images: official ones, or stand-ins built from Debian's packages
 	@$(PY) -m tools.docker_engine
 	$(PY) -m tools.images
+
+.PHONY: sbom
+sbom: setup ## A list of all that is in the services' image (CycloneDX), in var/sbom.cdx.json
+	@$(PY) -m tools.sbom
 
 .PHONY: clean
 clean: ## Stop everything that was started here; delete data, logs and caches

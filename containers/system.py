@@ -34,11 +34,18 @@ from tools.loopback import free_ports
 
 #: Spent retries take seconds, not minutes.
 RETRY_DELAYS = "300ms,600ms"
+#: What Prometheus has to bring.
+HEALTH_TOKEN = "only-for-prometheus"  # noqa: S105 - of systems that live for minutes
 #: As the tests want it.
 PLAIN = Plan(
     TESTS,
     # Prometheus asks from another container, as under compose.
-    settings={"RETRY_DELAYS": RETRY_DELAYS, "SWEEP_SECONDS": "1", "HEALTH_HOST": "0.0.0.0"},  # noqa: S104 - their own network
+    settings={
+        "RETRY_DELAYS": RETRY_DELAYS,
+        "SWEEP_SECONDS": "1",
+        "HEALTH_HOST": "0.0.0.0",  # noqa: S104 - their own network
+        "HEALTH_TOKEN": HEALTH_TOKEN,
+    },
 )
 #: Which system a container belongs to.
 _SYSTEM = "concert-saga.system"

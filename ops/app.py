@@ -49,9 +49,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown" if sys.stdout.isatty() else None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Where broker and databases are: `RABBITMQ_URL`, `RABBITMQ_MANAGEMENT_URL`, `DATABASE_URL_<SERVICE>`; "
-    "without them, what `make up` started. Exit codes: 0 well; 1 looked, and the answer is no, or it did not end "
-    "well; 2 could not look.",
+    epilog="Where broker and databases are: `RABBITMQ_URL`, `RABBITMQ_MANAGEMENT_URL`, `DATABASE_URL_<SERVICE>`, "
+    "or the file that the same name with `_FILE` names; without them, what `make up` started. Exit codes: 0 well; "
+    "1 looked, and the answer is no, or it did not end well; 2 could not look.",
 )
 
 
@@ -88,6 +88,7 @@ _LOOK: dict[str, Callable[..., Any]] = {
     "doctor": doctor.doctor,
     "topology": doctor.topology,
     "audit": auditing.audit,
+    "acts": story.acts,
 }
 _ACT: dict[str, Callable[..., Any]] = {
     "pay": acting.pay,

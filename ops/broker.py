@@ -53,6 +53,10 @@ async def _connect(url: str) -> AbstractConnection:
     if not address.host:
         raise CannotLookError(_WRONG_URL)
     try:
+        tls.look_at_broker(url)
+    except ValueError as error:
+        raise CannotLookError(f"RABBITMQ_URL: {error}") from None
+    try:
         async with asyncio.timeout(_SECONDS_TO_CONNECT):
             return await aio_pika.connect(address)
     except (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError) as error:

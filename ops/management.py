@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import aiohttp
 from yarl import URL
 
+from common import tls
 from ops import where
 from ops.output import CannotLookError, printable
 
@@ -49,6 +50,10 @@ class Management:
             known = None
         if not known:
             raise CannotLookError(f"The address of the management API cannot be read: {_HOW}")
+        try:
+            self._encryption = tls.of_https(url)
+        except ValueError as error:
+            raise CannotLookError(f"The address of the management API: {error}") from None
         self.user = unquote(address.username or "guest")
         #: The virtual host that `{vhost}` in a path means.
         self.vhost = parse_qs(address.query).get("vhost", ["/"])[0]
@@ -81,11 +86,14 @@ class Management:
         )
         asked = datetime.now(UTC)
         try:
-            async with self._session.get(url, allow_redirects=False) as answer:
-                self.ahead = _ahead(answer.headers, asked, datetime.now(UTC))
-                if answer.status != 200:
-                    raise RefusedError(self._refusal(answer.status, place), answer.status)
-                return await answer.json(content_type=None)
+            with tls.told(self._encryption, "broker"):
+                async with self._session.get(url, allow_redirects=False, ssl=self._encryption or True) as answer:
+                    self.ahead = _ahead(answer.headers, asked, datetime.now(UTC))
+                    if answer.status != 200:
+                        raise RefusedError(self._refusal(answer.status, place), answer.status)
+                    return await answer.json(content_type=None)
+        except tls.EncryptionError as error:
+            raise CannotLookError(f"No encrypted connection to {self.address}: {error}") from None
         except TimeoutError:
             raise CannotLookError(
                 f"The management API at {self.address} does not answer in time; is the broker overloaded?"

@@ -9,13 +9,15 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from asyncmy import connect
 from asyncmy.constants import FIELD_TYPE
 from asyncmy.converters import conversions, convert_datetime
 from asyncmy.cursors import SSCursor
 from asyncmy.errors import MySQLError
+
+from common import tls
 
 Row = tuple[Any, ...]
 
@@ -66,9 +68,8 @@ class Session:
 async def session(url: str, program: str, *, seconds: float) -> AsyncIterator[Session]:
     """Connect with a service's own URL, and leave again. `program` is how the server lists the connection."""
     parts = urlsplit(url)
-    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    ssl = {name.removeprefix("ssl_"): given[name] for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in given}
-    with _told():
+    encryption = tls.of_database(url)
+    with _told(), tls.told(encryption):
         async with asyncio.timeout(seconds):
             connection = await connect(
                 host=parts.hostname,
@@ -77,7 +78,7 @@ async def session(url: str, program: str, *, seconds: float) -> AsyncIterator[Se
                 password=unquote(parts.password or ""),
                 db=parts.path[1:],
                 program_name=program,
-                ssl=ssl or given.get("ssl", "").lower() in {"1", "true"},
+                ssl=encryption,
                 conv=conversions | {FIELD_TYPE.DATETIME: _utc},
                 init_command="SET SESSION time_zone = '+00:00', tx_isolation = 'REPEATABLE-READ', "
                 "collation_connection = utf8mb4_nopad_bin",

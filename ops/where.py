@@ -1,5 +1,6 @@
 """Where the broker and the databases are: what the environment says, else what `make up` left, else the defaults.
 
+As for a service, a variable's name with `_FILE` may name a file instead, for an address with a password in it.
 Reading is all that happens here: nothing is started, and whoever needs a broker finds out when it connects.
 """
 
@@ -13,9 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from common import saga
+from common.setting_files import FileError, content_of
+from common.tls import OPTIONS, options_of
 from ops.output import CannotLookError
 
 #: Where `make up` keeps what it started.
@@ -38,28 +41,34 @@ def broker_url(environment: Mapping[str, str] = os.environ, home: Path | None = 
     return _find(environment, home or HOME).amqp_url
 
 
-def management_url(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> str | None:
+def management_url(
+    environment: Mapping[str, str] = os.environ, home: Path | None = None, *, told: str | None = None
+) -> str | None:
     """The management API's address with its login, without a slash at its end; None if nobody knows it.
 
     RABBITMQ_MANAGEMENT_URL, else the API of the same broker. A virtual host other than `/` is appended as
-    `?vhost=name`. Without a login of its own, the API is entered as the broker is.
+    `?vhost=name`. Without a login of its own, the API is entered as the broker is; an encrypted one, without
+    certificates of its own, with the broker's. `told`: what is said instead of RABBITMQ_MANAGEMENT_URL.
     """
     found = _find(environment, home or HOME)
-    told = environment.get("RABBITMQ_MANAGEMENT_URL") or found.management_url
+    told = told or _told("RABBITMQ_MANAGEMENT_URL", environment) or found.management_url
     if told is None:
         return None
     broker, address = urlsplit(found.amqp_url), urlsplit(told)
     host = address.netloc.rpartition("@")[2]
     login = address.netloc.rpartition("@")[0] or broker.netloc.rpartition("@")[0] or "guest:guest"
     vhost = unquote(broker.path[1:]) or "/"
-    query = address.query or (f"vhost={quote(vhost, safe='')}" if vhost != "/" else "")
+    options = ({"vhost": vhost} if vhost != "/" else {}) | options_of(told)
+    if address.scheme == "https" and not any(name in options for name in OPTIONS):
+        options |= {name: file for name, file in options_of(found.amqp_url).items() if name in OPTIONS}
+    query = urlencode(options, safe="", quote_via=quote)
     return f"{address.scheme}://{login}@{host}{address.path.rstrip('/')}" + (f"?{query}" if query else "")
 
 
 def database_urls(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> dict[str, str]:
     """The address of every service's database: DATABASE_URL_<SERVICE>, else the file that `make up` uses."""
     return {
-        service: environment.get(f"DATABASE_URL_{service.upper()}")
+        service: _told(f"DATABASE_URL_{service.upper()}", environment)
         or f"sqlite://{(home or HOME) / 'data' / f'{service}.sqlite3'}"
         for service in saga.SERVICES
     }
@@ -73,25 +82,10 @@ def databases_of_the_broker(
     Who names a broker, and no databases, may mean one far away; what `make up` left here knows nothing of it, and
     may know a saga of the same name.
     """
-    named = [environment.get(f"DATABASE_URL_{service.upper()}") for service in saga.SERVICES]
-    if environment.get("RABBITMQ_URL") and not all(named):
+    named = [_told(f"DATABASE_URL_{service.upper()}", environment) for service in saga.SERVICES]
+    if _told("RABBITMQ_URL", environment) and not all(named):
         raise CannotLookError("RABBITMQ_URL names the broker, but no DATABASE_URL_<SERVICE> the databases with it")
     return database_urls(environment, home)
-
-
-def postgres_address(url: str, program: str) -> tuple[str, dict[str, Any]]:
-    """A service's PostgreSQL URL as asyncpg takes it, without the options that only Tortoise knows.
-
-    `program` is the name under which the server lists the connection.
-    """
-    parts = urlsplit(url)
-    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    options: dict[str, Any] = {"server_settings": {"application_name": program}}
-    if "schema" in given:
-        options["server_settings"]["search_path"] = given["schema"]
-    if mode := given.get("sslmode") or given.get("ssl"):
-        options["ssl"] = mode
-    return urlunsplit(("postgresql", parts.netloc, parts.path, "", "")), options
 
 
 def without_password(url: str) -> str:
@@ -114,8 +108,16 @@ def login_name() -> str:
         return "somebody"
 
 
+def _told(name: str, environment: Mapping[str, str]) -> str | None:
+    """What the environment says, or the file that it names; CannotLookError for a file that cannot be read."""
+    try:
+        return content_of(name, environment) or environment.get(name)
+    except FileError as error:
+        raise CannotLookError(str(error)) from None
+
+
 def _find(environment: Mapping[str, str], home: Path) -> _Found:
-    told = environment.get("RABBITMQ_URL")
+    told = _told("RABBITMQ_URL", environment)
     if told:
         # Any node of a cluster will do, if it is there.
         nodes = told.replace(",amqp", " amqp").split()

@@ -16,13 +16,13 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from common import messages, recovery, retention, rights, saga, topology
+from common import messages, personal, recovery, retention, rights, saga, topology
 from common.barrier import PROTOCOL_BROKEN
 from common.history import OPERATOR
 from common.messages import TYPES, Body
 from common.settings import Settings
 from ops.drawing import mermaid
-from tools import fuzz_page, proof_page
+from tools import fuzz_page, limits_page, proof_page
 from tools.contracts import asyncapi
 from tools.matrix import page as versions_page
 from tools.rights import definitions, table
@@ -60,7 +60,7 @@ _MACHINERY: Mapping[str, str] = {
     "stays untouched",
 }
 _PARKED: Mapping[str, str] = {
-    "too_large": f"the body has more than {messages.MAX_BODY // 1024} KiB",
+    "too_large": f"the body has more than {messages.MAX_BODY // 1024} KiB; only its beginning is kept",
     "not_utf8": "the body is not UTF-8",
     "not_json": "the body is not JSON, nests too deeply, or holds a number that JSON does not know",
     "not_an_object": "the body is JSON, but not an object",
@@ -96,7 +96,9 @@ def documents() -> dict[Path, str]:
     }
     parts = {"saga": lambda: mermaid.fenced(mermaid.flow()), "table": saga_table}
     security = ROOT / "docs/security.md"
-    made[security] = with_parts(security.read_text(), {"rights": rights_table})
+    made[security] = with_parts(
+        security.read_text(), {"rights": rights_table, "limits": limits_table, "personal": personal_table}
+    )
     for name in ("README.md", "ARCHITECTURE.md"):
         path = ROOT / name
         if path.exists():
@@ -148,6 +150,19 @@ def rights_table() -> str:
     """Who may do what on the broker."""
     heads = ["user", "is a", "publishes", "reads", "declares, and binds"]
     return _table(heads, table.rows(_DELAYS))
+
+
+def limits_table() -> str:
+    """Every limit, and what happens at it."""
+    return _table(limits_page.HEADS, limits_page.rows())
+
+
+def personal_table() -> str:
+    """Which fields tell of a person, and which messages are known by one."""
+    rows = [[_code(name), "masked", why] for name, why in personal.PERSONAL.items()]
+    rows.append([_codes(sorted(personal.KNOWN_BY_A_PERSON)), "their id is masked", "it is a token"])
+    rows.append([_codes(sorted(personal.IMPERSONAL)), "shown", "by itself it tells of nobody"])
+    return _table(["field, or message", "is", "because"], [*rows, ["any other", "masked", "nobody has decided"]])
 
 
 # Settings
@@ -394,7 +409,7 @@ def messages_page() -> str:
         _table(["in", "reason", "it means"], _reasons()),
         "These may be the reason of any step or command:",
         _table(["reason", "it means"], [[_code(code), words] for code, words in _MACHINERY.items()]),
-        "What only a person can decide is parked: it goes whole to `<svc>.parked`, with the reason in the header "
+        "What only a person can decide is parked: it goes to `<svc>.parked`, with the reason in the header "
         "`x-reason` and more in `x-detail`.",
         _table(["parked because", "it means"], [[_code(code), words] for code, words in _PARKED.items()]),
     )

@@ -202,7 +202,8 @@ def _build_standin_base(release: str) -> str:
 def _build_service(python: str, name: str = _SERVICE) -> None:
     """Build the one image of all five services, if anything it is made from has changed."""
     inputs = [ROOT / "Dockerfile", ROOT / ".dockerignore", ROOT / "requirements" / "runtime.txt"]
-    for package in (ROOT / "common", *sorted(ROOT.glob("*_svc")), ROOT / "ops"):
+    inputs += [ROOT / "saga", ROOT / "tools" / "__init__.py"]
+    for package in (ROOT / "common", *sorted(ROOT.glob("*_svc")), ROOT / "ops", ROOT / "tools" / "rights"):
         inputs += _files(package)
     made_from = _hash(inputs, _inspect(python, "{{.Id}}") or "")
     if _made_from(name) == made_from:

@@ -21,10 +21,11 @@ from pamqp.header import ContentHeader
 
 from common import history, recovery, saga, topology, wire
 from common.bus import Copy, Inbox, Session
-from common.channel import Delivery
+from common.channel import KEPT_OF_TOO_LARGE, Delivery
 from common.consumer import Consumer, Reading, reading_dead_letters, reading_messages
 from common.history import Observers, Record
 from common.life import Life
+from common.messages import MAX_BODY
 from common.outbox import Outbox, Relay
 from common.recovery import DONE, Outcome
 from common.settings import Settings
@@ -101,17 +102,19 @@ def _delivered(queue: str, tag: int, routing_key: str, properties: bytes, body: 
     """What a session makes of the frames of one message."""
     header = b"\0\x3c\0\0" + len(body).to_bytes(8, "big") + properties
     read = wire.read_properties(header)
+    kept = len(body) if len(body) <= MAX_BODY else KEPT_OF_TOO_LARGE
     return Delivery(
         queue=queue,
         tag=tag,
         routing_key=routing_key,
-        body=body,
+        body=body[:kept],
         content_type=read.content_type,
         content_encoding=read.content_encoding,
         user_id=read.user_id,
         correlation_id=read.correlation_id,
         redelivered=bool(properties[:1] < b"\x80"),
         headers=read.headers or {},
+        left_out=len(body) - kept,
     )
 
 

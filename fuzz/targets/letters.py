@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common import saga, wire
+from common.personal import Masks
 from fuzz.inputs import letter
 from ops import output
 from ops.letters import telling
@@ -49,7 +50,7 @@ def _show(found: list[Letter]) -> None:
     telling.tell_each(found, "letters")
     for each in found:
         assert each.id
-        for reveal in (False, True):
-            telling.tell_whole(each, reveal=reveal)
-        output.tell_json(telling.document(each, reveal=True))
-        json.dumps(telling.document(each, reveal=False), default=str)
+        for masks in (Masks(), None):
+            telling.tell_whole(each, masks)
+        output.tell_json(telling.document(each, None, whole=True))
+        json.dumps(telling.document(each, Masks(), whole=True), default=str)

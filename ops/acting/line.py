@@ -79,7 +79,8 @@ class Line:
             ) from error
         except aio_pika.exceptions.DeliveryError as error:
             raise CannotLookError(
-                f"Nothing was sent: the broker refuses {key}, because its queue is full or has lost its leader"
+                f"Nothing was taken: the broker pushes back on {key}, because its queue is full, or has no leader "
+                f"at the moment. Try again in a while; `saga doctor` says which"
             ) from error
         except aio_pika.exceptions.ChannelNotFoundEntity as error:
             raise CannotLookError(

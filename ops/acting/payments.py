@@ -23,6 +23,7 @@ from ops.acting.options import (
     Since,
     Timeout,
 )
+from ops.options import By
 from ops.output import Exit
 
 
@@ -61,7 +62,7 @@ def abort(
     payment_id: PaymentId,
     *,
     why: Annotated[str, typer.Option(help="Why; it is kept in the history.", show_default=False)],
-    by: Annotated[str | None, typer.Option(help="Who does it; by default the login name.")] = None,
+    by: By = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do it; without this, only tell what would happen.")
     ] = False,

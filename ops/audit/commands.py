@@ -10,7 +10,8 @@ import typer
 
 from common import saga
 from ops import where
-from ops.output import Exit, counted, say, tell_json
+from ops.options import By
+from ops.output import Exit, counted, say, tell_json, warn
 
 if TYPE_CHECKING:
     from ops.audit.report import Report
@@ -36,14 +37,16 @@ def audit(
         typer.Option(
             metavar="SERVICE=URL",
             callback=lambda given: _databases(given or []),
-            help="A database that is not that of `DATABASE_URL_<SERVICE>` or of `make up`; may be repeated.",
+            help="A database that is not that of `DATABASE_URL_<SERVICE>` or of `make up`; may be repeated. "
+            "Others on this machine see what is in a command: name one with a password in the environment.",
         ),
     ] = None,
     management: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="http://user:password@host:15672 of RabbitMQ: sagas whose messages wait in queues are not stuck.",
+            help="http://host:15672 of RabbitMQ: sagas whose messages wait in queues are not stuck. It is entered "
+            "as the broker is, so that no password stands in the command.",
         ),
     ] = None,
     stuck_after: Annotated[
@@ -55,27 +58,38 @@ def audit(
             metavar="HOURS", min=0, envvar="RETENTION_HOURS", help="How long the services keep what is over."
         ),
     ] = _RETENTION,
+    why: Annotated[str, typer.Option("--why", help="Why; it is kept in the history.")] = "",
+    by: By = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole report, for programs.")] = False,
 ) -> Exit:
     """Check that the five databases agree on every saga. Reads only; may run beside the services.
 
+    The history keeps that it was done, by whom and what it found; where it cannot, the audit counts all the same.
+
     Exit code: 0 clean, 1 a rule is broken, 2 could not look.
     """
-    from ops.audit import look  # noqa: PLC0415 - it brings the databases' clients
+    from ops.audit import look, noted  # noqa: PLC0415 - they bring the clients of databases and broker
+    from ops.recording import Signature  # noqa: PLC0415 - as above
 
     given = dict(text.split("=", 1) for text in database or [])
-    report = asyncio.run(
-        look.audit(
+    signature = Signature(by or where.login_name(), why)
+
+    async def look_and_note() -> tuple[Report, str]:
+        report = await look.audit(
             where.database_urls() | given,
-            rabbitmq_management=management,
+            rabbitmq_management=where.management_url(told=management) if management else None,
             stuck_after=timedelta(seconds=stuck_after),
             retention=timedelta(hours=retention_hours),
         )
-    )
+        return report, await noted.note(report, signature, databases_named=noted.databases_are_named(given))
+
+    report, why_not = asyncio.run(look_and_note())
     if as_json:
-        tell_json(report.to_document())
+        tell_json(report.to_document() | {"recorded": not why_not})
     else:
         _tell(report)
+    if why_not:
+        warn(f"The history does not know of this audit: {why_not}")
     return Exit.OK if report.clean else Exit.NEGATIVE
 
 

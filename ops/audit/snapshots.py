@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from ops import where
+from ops import postgres
 from ops.audit.sources import Row, Source, query_of
 from ops.output import CannotLookError
 
@@ -140,8 +140,7 @@ def _file(url: str) -> Path:
 
 @contextlib.asynccontextmanager
 async def _open_postgres(url: str) -> AsyncIterator[Snapshot]:
-    address, options = where.postgres_address(url, "saga-audit")
-    connection = await asyncpg.connect(address, timeout=_SECONDS, **options)
+    connection = await postgres.connect(url, "saga-audit", seconds=_SECONDS)
     try:
         # Only started: it ends with its connection, which may be gone by then.
         await connection.transaction(isolation="repeatable_read", readonly=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Annotated
 
@@ -18,14 +19,6 @@ def board(
         str, typer.Option(help="The address to listen on. Any but this machine's own needs a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = PORT,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="SAGA_BOARD_TOKEN",
-            show_envvar=True,
-            help="Who looks must know this; at least 16 characters. In the environment it is seen by fewer.",
-        ),
-    ] = None,
     minutes: Annotated[float, typer.Option(min=0, help="How far back the history is read at first.")] = 15,
     traces: Annotated[
         str | None,
@@ -48,8 +41,17 @@ def board(
     """Show every saga on a live web page: where it stands, what is stuck, what failed and why.
 
     The page only looks, and needs no internet. Ctrl-C ends it; no saga notices.
+
+    SAGA_BOARD_TOKEN_FILE names a file that holds a token of 16 characters or more, or SAGA_BOARD_TOKEN is one:
+    then a browser is let in by a link that is good for one time, and a program by `Authorization: Bearer TOKEN`.
     """
+    from common.setting_files import FileError, content_of  # noqa: PLC0415 - as below
     from ops.board import running  # noqa: PLC0415 - a web server is much to import for `saga --help`
+
+    try:
+        token = content_of("saga_board_token") or os.environ.get("SAGA_BOARD_TOKEN")
+    except FileError as error:
+        raise CannotLookError(str(error)) from None
 
     options = running.Options(
         host=host,

@@ -8,16 +8,14 @@ is checked), not across sites (no CORS, and `Sec-Fetch-Site` is believed), and n
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
 import secrets
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
-#: A token that can be guessed is none.
-SHORTEST_TOKEN = 16
+from common import door
+
+#: Links that were told and that nobody has opened; the oldest of more is void.
+_MOST_LINKS = 32
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -34,70 +32,52 @@ HEADERS: Mapping[str, str] = {
 }
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """The door of a board that listens on `host`. Without a token everybody on this machine may look."""
+    """The door of a board that listens on `host`. Without a token everybody on this machine may look.
+
+    A program brings the token with each request. A browser cannot, and an address is remembered, shown and shared:
+    so it opens a link, which is good for one time, and is given a cookie.
+    """
 
     host: str
     token: str | None = None
     _session: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    _links: list[str] = field(default_factory=list)
 
     def knows_itself_as(self, header: str | None) -> bool:
         """Whether a Host header names this board; a stranger's name that leads here does not."""
-        try:
-            name = urlsplit(f"//{header or ''}").hostname or ""
-        except ValueError:
-            return False
-        if name == self.host.strip("[]").lower() or is_loopback(name):
-            return True
-        if not _is_every_address(self.host):
-            return False
-        # Whoever rebinds a name of theirs needs a name; an address, or this machine's own name, is none of theirs.
-        return _is_address(name) or name in {socket.gethostname().lower(), socket.getfqdn().lower()}
+        return door.answers_to(self.host, header)
 
     @staticmethod
     def is_from_elsewhere(fetched_from: str | None, *, page: bool) -> bool:
         """Whether a browser says that another site asks. A link that leads to the page itself is welcome."""
         return fetched_from in {"cross-site", "same-site"} and not page
 
-    def believes(self, token: str) -> bool:
-        """Whether this is the token, in a time that tells nothing about it."""
-        return self.token is not None and hmac.compare_digest(
-            self.token.encode(), token.encode("utf-8", "replace")
-        )
+    def believes(self, authorization: str | None) -> bool:
+        """Whether an Authorization header brings the token."""
+        return door.is_same(self.token or "", door.bearer(authorization))
+
+    def link(self) -> str:
+        """The secret part of a new link."""
+        self._links.append(secrets.token_urlsafe(32))
+        del self._links[:-_MOST_LINKS]
+        return self._links[-1]
+
+    def spends(self, link: str) -> bool:
+        """Whether this is a link that nobody has opened yet; from now on somebody has."""
+        found = [it for it in self._links if door.is_same(it, link)]
+        for it in found:
+            self._links.remove(it)
+        return bool(found)
 
     @property
     def cookie(self) -> str:
-        """What a browser brings once it has shown the token: never the token itself."""
+        """What a browser brings once it has opened a link: never the token itself."""
         return self._session
 
     def lets_in(self, cookie: str | None) -> bool:
-        """Whether a browser has shown the token before, or need not."""
+        """Whether a browser has opened a link before, or need not."""
         if self.token is None:
             return True
-        return hmac.compare_digest(self._session.encode(), (cookie or "").encode("utf-8", "replace"))
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_every_address(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_unspecified
-    except ValueError:
-        return False
+        return door.is_same(self._session, cookie or "")

@@ -10,13 +10,14 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
+from common.door import SHORTEST_TOKEN, is_loopback
 from common.history import Record
 from ops import where
 from ops.board import letters
 from ops.board.feed import Feed
-from ops.board.guard import SHORTEST_TOKEN, Guard, is_loopback
+from ops.board.guard import Guard
 from ops.board.site import application, open_site
 from ops.board.watching import Places, Watch
 from ops.broker import connected
@@ -47,8 +48,8 @@ def problem_of(options: Options) -> str | None:
         return f"A token has at least {SHORTEST_TOKEN} characters; `openssl rand -hex 16` makes one"
     if options.token is None and not is_loopback(options.host):
         return (
-            f"Others could look at a board on {options.host}: give it a token (--token, or SAGA_BOARD_TOKEN), "
-            "or let it listen on 127.0.0.1 and use an SSH tunnel"
+            f"Others could look at a board on {options.host}: give it a token (SAGA_BOARD_TOKEN_FILE names the "
+            "file that holds it, or SAGA_BOARD_TOKEN), or let it listen on 127.0.0.1 and use an SSH tunnel"
         )
     if options.traces is not None and not (_is_web(options.traces) and _TRACE in options.traces):
         return f"--traces must be a web address with {_TRACE} in it, like http://127.0.0.1:16686/trace/{_TRACE}"
@@ -68,7 +69,7 @@ async def _serve(options: Options) -> None:
     watch = Watch(feed, _places(options), _follow, _read, since=datetime.now(UTC) - options.since)
     guard = Guard(options.host, options.token)
     async with open_site(application(feed, guard, watch.story), options.host, options.port) as port:
-        _tell(options, port)
+        _tell(options, port, guard.link() if guard.token else None)
         with _ended_by_signals() as ended:
             work = [
                 asyncio.create_task(watch.run()),
@@ -83,14 +84,14 @@ async def _serve(options: Options) -> None:
                 task.result()
 
 
-def _tell(options: Options, port: int) -> None:
+def _tell(options: Options, port: int, link: str | None) -> None:
     host = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host.strip("[]")  # noqa: S104 - told, not bound
     host = f"[{host}]" if ":" in host else host
-    address = f"http://{host}:{port}/" + (f"?token={quote(options.token, safe='')}" if options.token else "")
+    address = f"http://{host}:{port}/" + (f"?link={link}" if link else "")
     if options.as_json:
         tell_json({"address": address})
     else:
-        say(f"The board: {address}")
+        say(f"The board{', by a link that is good for one time' if link else ''}: {address}")
         say("Ctrl-C ends it.")
     if options.in_browser:
         webbrowser.open(address)

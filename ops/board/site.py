@@ -36,6 +36,7 @@ def application(feed: Feed, guard: Guard, tell: Tell) -> web.Application:
             *(web.get(path, _file(STATIC / name)) for path, name in _files()),
             web.get("/events", _events(feed)),
             web.get("/story", _story(tell)),
+            web.get("/link", _link(guard)),
         ]
     )
     return site
@@ -113,6 +114,24 @@ def _story(tell: Tell) -> _Handler:
     return answer
 
 
+def _link(guard: Guard) -> _Handler:
+    async def answer(request: web.Request) -> web.Response:
+        if not guard.believes(request.headers.get("Authorization")):
+            raise _wants_token()
+        # The name by which it was asked is one of its own: the door has looked.
+        return web.Response(text=f"http://{request.headers['Host']}/?link={guard.link()}\n")
+
+    return answer
+
+
+def _wants_token() -> web.HTTPUnauthorized:
+    return web.HTTPUnauthorized(
+        text="This board wants its token: open the link that `saga board` told, which is good for one time. "
+        "Another one: curl -H 'Authorization: Bearer TOKEN' .../link\n",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
 def _door(guard: Guard) -> Any:  # noqa: ANN401 - aiohttp's own type of a middleware is generic
     name = "saga-board"
 
@@ -123,15 +142,14 @@ def _door(guard: Guard) -> Any:  # noqa: ANN401 - aiohttp's own type of a middle
             raise web.HTTPMisdirectedRequest(text="This board does not answer to that name.\n")
         if guard.is_from_elsewhere(request.headers.get("Sec-Fetch-Site"), page=page):
             raise web.HTTPForbidden(text="This board does not answer other sites.\n")
-        if page and guard.believes(request.query.get("token", "")):
-            # Away from the address, which browsers remember and show.
-            response = web.HTTPSeeOther("/")
-            response.set_cookie(name, guard.cookie, httponly=True, samesite="Lax", path="/")
-            raise response
-        if not guard.lets_in(request.cookies.get(name)):
-            raise web.HTTPUnauthorized(
-                text="This board wants its token: open the address that `saga board` told.\n"
-            )
+        if page and request.method == "GET" and guard.spends(request.query.get("link", "")):
+            # Away from the address, which browsers remember and show. The page goes there itself: after a redirect
+            # the cookie would not come along where another site's page had the link.
+            response = web.Response(text="This way.\n", headers={"Refresh": "0; url=/"})
+            response.set_cookie(name, guard.cookie, httponly=True, samesite="Strict", path="/")
+            return response
+        if not (guard.lets_in(request.cookies.get(name)) or guard.believes(request.headers.get("Authorization"))):
+            raise _wants_token()
         return await handler(request)
 
     return check

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from ops import where
+from ops import postgres, where
 from ops.doctor.facts import Database
 from ops.output import printable
 
@@ -82,8 +82,7 @@ def _read_file(name: str) -> dict[str, Any]:
 
 
 async def _postgres(url: str) -> dict[str, Any]:
-    address, options = where.postgres_address(url, "saga-doctor")
-    connection = await asyncpg.connect(address, timeout=_SECONDS / 2, **options)
+    connection = await postgres.connect(url, "saga-doctor", seconds=_SECONDS / 2)
     try:
         asked = datetime.now(UTC)
         now, standby, used, limit = await connection.fetchrow(

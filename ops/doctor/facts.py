@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from common import topology
 from common.settings import Delay
 from common.topology import Binding
 
@@ -53,6 +54,7 @@ class Queue:
     policy: Mapping[str, Any] = field(default_factory=dict)
     policy_name: str = ""
     messages: int = 0
+    bytes_ready: int = 0
     stranded: int = 0
     least: int | None = None
     acks: float | None = None
@@ -119,6 +121,12 @@ class Broker:
     permissions: Mapping[str, Permission] | None = None
     topic_permissions: tuple[TopicPermission, ...] | None = None
     ahead: timedelta | None = None
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """The clients that have a lane here, by their exchanges."""
+        start = topology.lane_exchange("")
+        return tuple(sorted(name.removeprefix(start) for name in self.exchanges if name.startswith(start)))
 
     @property
     def release(self) -> tuple[int, int]:

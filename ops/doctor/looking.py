@@ -215,6 +215,7 @@ def _queue(it: Mapping[str, Any]) -> Queue:
         policy=dict(it.get("effective_policy_definition") or {}),
         policy_name=it.get("policy") or it.get("operator_policy") or "",
         messages=_number(it.get("messages")),
+        bytes_ready=_number(it.get("message_bytes_ready")),
         stranded=_number(it.get("messages_dlx")),
         least=min(samples, default=None),
         acks=acks.get("avg_rate", 0.0) if samples else None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ops.options import By
 from ops.output import Exit
 
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The letter's id, the beginning of it, or its saga's id.")]
@@ -18,7 +19,10 @@ _Service = Annotated[str | None, typer.Option("--service", "-s", help="Only this
 _Reason = Annotated[str | None, typer.Option("--reason", "-r", help="Only letters with this reason.")]
 _Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most letters to look at in each queue.")]
 _Each = Annotated[bool, typer.Option("--each", help="One line a letter instead of counts.")]
-_Reveal = Annotated[bool, typer.Option("--reveal", help="Show what is about a person, too.")]
+_Reveal = Annotated[
+    bool,
+    typer.Option("--reveal", help="Show what is about a person, too; say why with --why. It is put on record."),
+]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it; without this, only tell what would happen.")]
 _Force = Annotated[bool, typer.Option("--force", help="Also replay what is settled, or what nobody knows about.")]
@@ -27,7 +31,6 @@ _Unrecorded = Annotated[
     typer.Option("--unrecorded", help="Also where the history cannot keep who did it; say why with --why."),
 ]
 _Why = Annotated[str, typer.Option("--why", help="Why; it is kept in the history.")]
-_By = Annotated[str | None, typer.Option("--by", help="Who does it; by default the login name.")]
 
 _WHAT = {
     "parked": "What only a person can decide: unreadable, in conflict, or against the protocol.",
@@ -73,19 +76,31 @@ def _group(kind: str) -> typer.Typer:
         *,
         service: _Service = None,
         reveal: _Reveal = False,
+        why: _Why = "",
+        by: By = None,
+        unrecorded: _Unrecorded = False,
         limit: _Limit = 1000,
         json: _Json = False,
     ) -> Exit:
-        """Show a letter: its body decoded, what is written on it explained."""
+        """Show a letter: its body decoded, what is written on it explained.
+
+        What is about a person is masked: the same value by the same mask, until the next look. --reveal shows it,
+        and the history keeps who saw it, and why.
+        """
+        from ops import where  # noqa: PLC0415
         from ops.letters import looking  # noqa: PLC0415
         from ops.letters.letter import Kind  # noqa: PLC0415
+        from ops.recording import Signature  # noqa: PLC0415
 
+        if reveal and not why.strip():
+            raise typer.BadParameter("--reveal: say why with --why")
+        signature = Signature(by or where.login_name(), why)
         return asyncio.run(
             looking.show(
                 Kind(kind),
                 looking.services_of(service),
                 name,
-                reveal=reveal,
+                reveal=looking.Reveal(signature, unrecorded) if reveal else None,
                 limit=limit,
                 as_json=json,
             )
@@ -100,7 +115,7 @@ def _group(kind: str) -> typer.Typer:
         yes: _Yes = False,
         force: _Force = False,
         why: _Why = "",
-        by: _By = None,
+        by: By = None,
         unrecorded: _Unrecorded = False,
         limit: _Limit = 1000,
         json: _Json = False,
@@ -114,7 +129,8 @@ def _group(kind: str) -> typer.Typer:
         from ops import where  # noqa: PLC0415
         from ops.letters import looking, orders  # noqa: PLC0415
         from ops.letters.letter import Kind, Letter  # noqa: PLC0415
-        from ops.letters.record import Act, Signature  # noqa: PLC0415
+        from ops.letters.record import Act  # noqa: PLC0415
+        from ops.recording import Signature  # noqa: PLC0415
 
         if name is None and reason is None:
             raise typer.BadParameter("name a letter, or a reason with --reason")
@@ -144,7 +160,7 @@ def _group(kind: str) -> typer.Typer:
         why: _Why,
         service: _Service = None,
         yes: _Yes = False,
-        by: _By = None,
+        by: By = None,
         limit: _Limit = 1000,
         json: _Json = False,
     ) -> Exit:
@@ -156,7 +172,8 @@ def _group(kind: str) -> typer.Typer:
         from ops import where  # noqa: PLC0415
         from ops.letters import looking, orders  # noqa: PLC0415
         from ops.letters.letter import Kind  # noqa: PLC0415
-        from ops.letters.record import Act, Signature  # noqa: PLC0415
+        from ops.letters.record import Act  # noqa: PLC0415
+        from ops.recording import Signature  # noqa: PLC0415
 
         if not why.strip():
             raise typer.BadParameter("say why with --why")

@@ -10,13 +10,26 @@ from dataclasses import dataclass, field
 from aio_pika.abc import AbstractConnection
 
 from common import saga
+from common.bus import user_of
+from common.personal import Masks
+from ops import where
 from ops.broker import connected
 from ops.letters import telling
+from ops.letters.acting import Desk, NotDone
 from ops.letters.letter import Kind, Letter
 from ops.letters.queues import Drawer, drawer
 from ops.output import CannotLookError, Exit, on_terminal, say, tell_json, warn
+from ops.recording import Signature
 
 Wanted = Callable[[Letter], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """That somebody wants to see what is about a person; `unrecorded`: even where nobody keeps that they did."""
+
+    signature: Signature
+    unrecorded: bool = False
 
 
 @dataclass(slots=True)
@@ -51,11 +64,12 @@ async def list_(
 ) -> Exit:
     """Tell what lies in these queues, by service and reason."""
     seen: list[Letter] = []
+    masks = Masks()
 
     def note(letter: Letter) -> bool:
         if reason in {None, letter.reason}:
             # Without its body: a queue may hold more than this program can.
-            seen.append(dataclasses.replace(letter, body=b"", content=None))
+            seen.append(dataclasses.replace(telling.veiled(letter, masks), body=b"", content=None))
         return False
 
     async with connected() as connection, held(connection, kind, services, limit, note) as found:
@@ -72,7 +86,7 @@ async def list_(
             }
             for group in groups
         ]
-        tell_json({"groups": told, "letters": [telling.document(it) for it in seen], "not_looked_at": left})
+        tell_json({"groups": told, "letters": [telling.document(it, None) for it in seen], "not_looked_at": left})
         return Exit.OK
     if not seen and on_terminal():
         say(f"No {kind} letters.")
@@ -84,23 +98,41 @@ async def list_(
     return Exit.OK
 
 
-async def show(kind: Kind, services: Sequence[str], name: str, *, reveal: bool, limit: int, as_json: bool) -> Exit:
-    """Tell all of the letters that a person means by `name`."""
+async def show(
+    kind: Kind, services: Sequence[str], name: str, *, reveal: Reveal | None, limit: int, as_json: bool
+) -> Exit:
+    """Tell all of the letters that a person means by `name`; what is about a person only if that is on record."""
 
     def wanted(letter: Letter) -> bool:
         return letter.answers_to(name)
 
-    async with connected() as connection, held(connection, kind, services, limit, wanted) as found:
+    url, masks, why_not = where.broker_url(), Masks(), ""
+    async with connected(url) as connection, held(connection, kind, services, limit, wanted) as found:
         letters, left = [letter for _, letter in found.letters], found.left
+        if reveal is not None and letters:
+            why_not = await _put_down(await Desk.open(connection, user_of(url)), letters, reveal)
+    shown = masks if reveal is None or why_not else None
     if as_json:
-        told = [telling.document(letter, reveal=reveal) for letter in letters]
+        told = [telling.document(letter, shown, whole=True) for letter in letters]
         tell_json({"letters": told, "not_looked_at": left})
     else:
         for place, letter in enumerate(letters):
             if place:
                 say()
-            telling.tell_whole(letter, reveal=reveal)
+            telling.tell_whole(letter, shown)
+    if why_not:
+        warn(f"What is about a person stays masked: {why_not}. --unrecorded shows it all the same")
+        return Exit.NEGATIVE
     return unless_none(letters, left)
+
+
+async def _put_down(desk: Desk, letters: Sequence[Letter], reveal: Reveal) -> str:
+    """Put on record that these letters are seen as they are; why that cannot be, or nothing."""
+    for letter in letters:
+        outcome = await desk.reveal(letter, reveal.signature, unrecorded=reveal.unrecorded)
+        if isinstance(outcome, NotDone):
+            return outcome.why
+    return ""
 
 
 def unless_none(found: Sequence[object], left: dict[str, int]) -> Exit:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from common.bus import user_of
+from common.personal import Masks
 from ops import where
 from ops.broker import connected
 from ops.letters import looking, rules, standing, telling, users
 from ops.letters.acting import Desk, Done, NotDone, Outcome
 from ops.letters.letter import Kind, Letter
 from ops.letters.looking import Found, Wanted
-from ops.letters.record import Act, Signature
+from ops.letters.record import Act
 from ops.letters.rules import Prospect, Verdict
 from ops.letters.standing import Standing
 from ops.output import CannotLookError, Exit, table, tell_json, warn
+from ops.recording import Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,12 @@ async def act(order: Order, *, as_json: bool) -> Exit:
 
 async def _judged(order: Order, letters: Sequence[Letter]) -> list[Line]:
     standings = await standings_of(letters)
-    management = where.management_url() if order.act is Act.REPLAY else None
-    named, lossy = await users.of_services(management), await users.without_a_way_back(management)
+    named: Mapping[str, str] = {}
+    lossy: Collection[str] = ()
+    if order.act is Act.REPLAY:
+        management = where.management_url()
+        lossy = await users.without_a_way_back(management)
+        named = await users.of_services(management)
     now = datetime.now(UTC)
     lines = []
     for letter, known in zip(letters, standings, strict=True):
@@ -144,13 +150,14 @@ async def standings_of(letters: Sequence[Letter]) -> Sequence[Standing]:
 
 
 def _tell(order: Order, lines: Sequence[Line], left: dict[str, int], *, as_json: bool) -> None:
+    masks = Masks()
     if as_json:
         told = [
-            telling.document(line.letter)
+            telling.document(line.letter, masks)
             | {
                 "outcome": line.became.replace(" ", "_"),
                 "verdict": line.prospect.verdict,
-                "because": line.because,
+                "because": telling.text(line.because, line.letter, masks),
                 "instead": "" if line.allowed else line.prospect.instead,
             }
             for line in lines
@@ -164,9 +171,9 @@ def _tell(order: Order, lines: Sequence[Line], left: dict[str, int], *, as_json:
                     line.letter.id,
                     line.letter.service,
                     line.letter.type,
-                    line.letter.key,
+                    masks.key(line.letter.type, line.letter.key),
                     line.became,
-                    line.because,
+                    telling.text(line.because, line.letter, masks),
                     "" if line.allowed else line.prospect.instead,
                 )
                 for line in lines

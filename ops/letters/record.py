@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from common import history, recovery
-from common.history import OPERATOR, REPLICA, Entry, Record
+from common import recovery
 from common.messages import printable
 from common.telemetry import valid_traceparent
 from ops.letters.letter import Letter
+from ops.recording import Signature, entry_of, record_of
 
 #: Bytes of a body that are kept; no message of the language is longer.
 KEPT_BYTES = 64 * 1024
@@ -37,30 +36,22 @@ class Act(StrEnum):
 
     REPLAY = "replay"
     DISCARD = "discard"
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """Who does it, and why."""
-
-    by: str
-    why: str = ""
+    REVEAL = "reveal"
+    """To see what in it is about a person."""
 
 
 def of_act(act: Act, letter: Letter, signature: Signature, *, now: datetime) -> bytes:
     """The record of an act, as the stream holds it; made before the act."""
-    entry = Entry(
-        saga=letter.key,
-        type=act,
+    entry = entry_of(
+        act,
+        signature,
+        about=letter.key,
         reason=printable(letter.reason) if letter.reason else "no_reason",
-        detail=printable(f"{letter.type} in {letter.queue}, message {letter.id}"),
+        detail=f"{letter.type} in {letter.queue}, message {letter.id}",
         attempt=letter.attempt,
         trace=valid_traceparent(letter.headers.get("traceparent")) or "",
-        by=printable(signature.by),
-        why=printable(signature.why) if signature.why else "",
     )
-    record = Record(service=OPERATOR, replica=REPLICA, at=now, took_ms=0.0, entries=[entry])
-    told = json.loads(history.encode(record))
+    told = json.loads(record_of(entry, now=now))
     if act is Act.DISCARD:
         told["kept"] = _kept(letter)
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

@@ -5,39 +5,17 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from common import recovery
+from common.personal import Masks
 from ops.letters.letter import Letter
 from ops.output import printable, say, table
 
-MASK = "***"
-#: Fields that say nothing about a person. All others are masked, those of a version yet to come included.
-_IMPERSONAL = frozenset(
-    {
-        *(
-            "payment_id",
-            "reservation_id",
-            "top_up_id",
-            "id",
-            "amount",
-            "price",
-            "balance",
-            "seat",
-            "state",
-            "kind",
-        ),
-        *("service", "reason", "attempts", "expires_at", "held_until", "paid_at", "confirmed_at", "deducted_at"),
-        *("expired_at", "completed_at", "cancelled_at", "reverted_at", "restored_at", "sent_at"),
-    }
-)
-#: What such fields hold: ids, codes and times. Anything longer or freer may be about somebody.
-_PLAIN = re.compile(r"[A-Za-z0-9._:+-]{0,64}")
 #: Bytes of a body that are decoded, and lines of it that are shown.
 _DECODED = 256 * 1024
 _LINES = 200
@@ -51,6 +29,7 @@ _EXPLAINED = (
     (recovery.ATTEMPT, "attempts before it was given up"),
     (recovery.FIRST_FAILED_AT, "when it failed for the first time"),
     (recovery.FAILED_IN, "the queue, or the service, in which it failed"),
+    (recovery.LEFT_OUT, "bytes of its body that were too many to be kept"),
 )
 
 
@@ -105,8 +84,32 @@ def tell_each(letters: Iterable[Letter], title: str) -> None:
     )
 
 
-def tell_whole(letter: Letter, *, reveal: bool) -> None:
-    """Tell all of a letter: where it is, what was written on it, what is in it."""
+def veiled(letter: Letter, masks: Masks | None) -> Letter:
+    """A letter on whose outside nothing tells of a person: its key, the texts written on it. The body stays."""
+    if masks is None:
+        return letter
+    content = _json(letter.body)
+    headers = {
+        name: masks.text(value, content) if isinstance(value, str) else value
+        for name, value in letter.headers.items()
+    }
+    return replace(
+        letter,
+        key=masks.key(letter.type, letter.key),
+        detail=masks.text(letter.detail, content),
+        fault=masks.text(letter.fault, content),
+        headers=headers,
+    )
+
+
+def text(told: str, letter: Letter, masks: Masks) -> str:
+    """What is said of a letter, without the personal values that are in it."""
+    return masks.text(told, _json(letter.body))
+
+
+def tell_whole(letter: Letter, masks: Masks | None) -> None:
+    """Tell all of a letter: where it is, what was written on it, what is in it; None masks nothing."""
+    letter = veiled(letter, masks)
     say(f"Letter {letter.id} in {letter.queue}", style="bold")
     rows = [
         ("saga", letter.key or "-", "the saga, or the command beside it, that it is about"),
@@ -120,16 +123,17 @@ def tell_whole(letter: Letter, *, reveal: bool) -> None:
     table(("what", "is", "which means"), rows)
     if letter.fault:
         say(f"It cannot be handled: {letter.fault}", style="red")
-    say(f"Body, {len(letter.body)} bytes{'' if reveal else '; what is about a person is masked (--reveal)'}:")
-    lines = body_lines(letter.body, reveal=reveal)
+    say(f"Body, {len(letter.body)} bytes{'; what is about a person is masked (--reveal)' if masks else ''}:")
+    lines = body_lines(letter, masks)
     for line in lines[:_LINES]:
         say(f"  {line}")
     if len(lines) > _LINES:
         say(f"  ... and {len(lines) - _LINES} lines more")
 
 
-def document(letter: Letter, *, reveal: bool | None = None) -> dict[str, Any]:
-    """A letter for programs; `reveal`: with its body, as it is or masked; None: without."""
+def document(letter: Letter, masks: Masks | None, *, whole: bool = False) -> dict[str, Any]:
+    """A letter for programs; None masks nothing; `whole`: with its headers and its body."""
+    letter = veiled(letter, masks)
     told: dict[str, Any] = {
         "id": letter.id,
         "queue": letter.queue,
@@ -145,58 +149,35 @@ def document(letter: Letter, *, reveal: bool | None = None) -> dict[str, Any]:
         "killed": letter.killed,
         "fault": letter.fault,
     }
-    if reveal is not None:
+    if whole:
         told["headers"] = _told(letter)
         told["bytes"] = len(letter.body)
-        told["body"] = body_value(letter.body, reveal=reveal)
+        told["body"] = body_value(letter, masks)
     return told
 
 
-def body_value(body: bytes, *, reveal: bool) -> object:
-    """A body as it may be shown: masked JSON; what is no JSON only if revealed, as a text or as base64."""
-    content = _json(body)
+def body_value(letter: Letter, masks: Masks | None) -> object:
+    """A body as it may be shown: masked JSON; what is no JSON only without masks, as a text or as base64."""
+    content = _json(letter.body)
     if content is not None:
-        return content if reveal else masked(content)
-    if not reveal:
+        return masks.content(content, letter.type) if masks else content
+    if masks is not None:
         return None
-    shown = body[:_DECODED]
+    shown = letter.body[:_DECODED]
     try:
         return shown.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(shown).decode()}
 
 
-def body_lines(body: bytes, *, reveal: bool) -> list[str]:
+def body_lines(letter: Letter, masks: Masks | None) -> list[str]:
     """A body as lines for people."""
-    value = body_value(body, reveal=reveal)
+    value = body_value(letter, masks)
     if value is None:
-        return ["(no JSON; --reveal shows it)" if body else "(empty)"]
+        return ["(no JSON; --reveal shows it)" if letter.body else "(empty)"]
     if isinstance(value, str):
         return value.splitlines() or ["(empty)"]
     return json.dumps(value, indent=2, ensure_ascii=False).splitlines()
-
-
-def masked(content: object) -> object:
-    """JSON in which only the fields known to say nothing about a person keep their values."""
-    match content:
-        case dict():
-            return {name: value if _is_plain(name, value) else _hidden(value) for name, value in content.items()}
-        case list():
-            return [_hidden(value) for value in content]
-    return MASK
-
-
-def _is_plain(name: str, value: object) -> bool:
-    # A field that holds something else than it ought to is not what its name says.
-    return name in _IMPERSONAL and bool(_PLAIN.fullmatch(value) if isinstance(value, str) else not _nests(value))
-
-
-def _hidden(value: object) -> object:
-    return masked(value) if _nests(value) else MASK
-
-
-def _nests(value: object) -> bool:
-    return isinstance(value, dict | list)
 
 
 def _json(body: bytes) -> object:

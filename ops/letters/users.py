@@ -15,14 +15,17 @@ from ops.output import CannotLookError
 
 
 async def without_a_way_back(management_url: str | None) -> frozenset[str]:
-    """Queues that lose what is rejected, as an older version declared them; none if the API does not tell."""
-    if management_url is None:
-        return frozenset()
+    """Queues that lose what is rejected, as an older version declared them.
+
+    Raises CannotLookError where the API does not tell: a letter that is replayed from one of them would be gone.
+    """
     try:
         async with Management(management_url) as management:
             queues = await management.get("/api/queues/{vhost}", columns="name,arguments")
-    except CannotLookError:
-        return frozenset()
+    except CannotLookError as error:
+        raise CannotLookError(
+            f"Nothing is replayed while nobody knows whether its queue gives back what is rejected: {error}"
+        ) from error
     told = {queue["name"]: queue.get("arguments", {}) for queue in queues}
     kept = {
         queue: topology.replay_key(service)

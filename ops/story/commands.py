@@ -1,4 +1,4 @@
-"""`saga watch`, `saga show` and `saga list`: what the history tells. They only read, and disturb no saga."""
+"""`saga watch`, `show`, `list` and `acts`: what the history tells. They only read, and disturb no saga."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Annotated
 
 import typer
 
-from ops.output import Exit
+from ops.output import Exit, warn
 
 _STUCK_AFTER = 120.0
+#: A full stream takes minutes to read, and what is asked for is mostly young.
+_LATELY = timedelta(days=1)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -98,17 +100,53 @@ def list_(
     stuck: Annotated[bool, typer.Option("--stuck", help="Only sagas that are stuck.")] = False,
     saga: Annotated[str, typer.Option("--saga", metavar="PREFIX", help="Only sagas whose id begins so.")] = "",
     since: Since = None,
+    whole: Annotated[
+        bool, typer.Option("--all", help="All that the history holds, not only the last day.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="List no more than so many.")] = 50,
     stuck_after: StuckAfter = _STUCK_AFTER,
     json: Json = False,
 ) -> Exit:
     """List sagas: those first that need a person, then those that move, then the latest.
 
-    With --failed and --stuck, those that are one or the other. Exit codes: 0 none of the sagas asked for failed or
-    is stuck, 1 some did or are, 2 could not look.
+    With --failed and --stuck, those that are one or the other, in all of the history; without them, those of the
+    last 24 hours, unless --since or --all says otherwise. Exit codes: 0 none of the sagas asked for failed or is
+    stuck, 1 some did or are, 2 could not look.
     """
     from ops.story import looking  # noqa: PLC0415 - see ops.app
     from ops.story.watching import Filter  # noqa: PLC0415 - as above
 
     wanted = Filter(saga, failed=failed, stuck=stuck)
+    # What needs a person may have stood still for days, and is never left out.
+    if since is None and not (whole or failed or stuck):
+        since = _lately()
     return asyncio.run(looking.list_(wanted, since=since, limit=limit, stuck_after=stuck_after, as_json=json))
+
+
+def acts(
+    *,
+    by: Annotated[str | None, typer.Option("--by", metavar="NAME", help="Only what this person did.")] = None,
+    saga: Annotated[
+        str | None, typer.Option("--saga", metavar="ID", help="Only what was done to this saga.")
+    ] = None,
+    since: Since = None,
+    whole: Annotated[
+        bool, typer.Option("--all", help="All that the history holds, not only the last day.")
+    ] = False,
+    json: Json = False,
+) -> Exit:
+    """List what operators did, who and why: replays, discards, aborts, audits, looks at what is about persons.
+
+    What the `saga` command does is put on record before it is done. A discarded letter is kept there, whole.
+    """
+    from ops.story import acts as acting  # noqa: PLC0415 - see ops.app
+
+    begin = since or (None if whole else _lately())
+    return asyncio.run(acting.acts(since=begin, by=by, about=saga, as_json=json))
+
+
+def _lately() -> datetime:
+    """The moment from which is told what nobody asked for otherwise, and that it is so."""
+    begin = datetime.now(UTC) - _LATELY
+    warn(f"Since {begin:%Y-%m-%d %H:%M}Z; --since or --all looks further back.")
+    return begin

@@ -23,6 +23,9 @@ from tools.loopback import ask, free_ports
 
 pytestmark = pytest.mark.container
 
+#: Who sits at the terminal; in the container everybody has the same login name.
+OPERATOR = "kim"
+
 
 class Compose:
     """The system of compose.yaml under a name of its own, on ports and images chosen by its variables."""
@@ -30,7 +33,7 @@ class Compose:
     def __init__(self, images: Images) -> None:
         amqp, self.ui_port = free_ports(2)
         ports = {"RABBITMQ_PORT": str(amqp), "RABBITMQ_UI_PORT": str(self.ui_port)}
-        self._environment = os.environ | images.environment() | ports
+        self._environment = os.environ | images.environment() | ports | {"SAGA_BY": OPERATOR}
 
     async def __call__(self, *arguments: str, seconds: float = 180) -> str:
         """Run a command of compose; what it said. AssertionError if it fails."""
@@ -118,8 +121,11 @@ async def test_a_payment_typed_with_rabbitmqadmin_completes_under_compose(compos
     status, connections = ask(f"http://127.0.0.1:{compose.ui_port}/api/connections", user=USER, password=PASSWORD)
     assert {connection["user"] for connection in connections} == set(saga.SERVICES)
     await _the_operators_command_sees_all_of_it(compose)
+    await _nobody_in_a_container_may_more_than_need_be(compose)
+    await _users_of_the_broker_are_looked_after_without_a_checkout(compose)
 
-    await compose("down", "--volumes", "--timeout", "15")
+    # The passwords that `rights` made go with it only if its profile is named.
+    await compose("--profile", "tools", "down", "--volumes", "--timeout", "15")
     with contextlib.closing(engine()) as client:
         assert not client.containers.list(all=True, filters=of_project(PROJECT))
         assert not client.volumes.list(filters=of_project(PROJECT))
@@ -143,6 +149,46 @@ async def _the_operators_command_sees_all_of_it(compose: Compose) -> None:
     await eventually(parked)
     (gone,) = (await compose.operator("parked", "discard", "p-2", "--why", "no fields", "--yes"))["letters"]
     assert gone["outcome"] == "done"
+    acts = {act["act"]: act for act in (await compose.operator("acts"))["acts"]}
+    assert {name: act["by"] for name, act in acts.items()} == {"audit": OPERATOR, "discard": OPERATOR}
+    assert (acts["audit"]["found"], acts["discard"]["why"]) == ("clean", "no fields")
+
+
+async def _nobody_in_a_container_may_more_than_need_be(compose: Compose) -> None:
+    """Seen from inside, as whoever took a service over would see it."""
+    look = (
+        "grep -E '^(Uid|Gid|Cap|NoNewPrivs|Seccomp:)' /proc/1/status; "
+        "for it in / /app /app/common /app/var /venv /etc; do touch $it/x 2>/dev/null && echo wrote $it; done; "
+        "touch /tmp/x && echo tmp"
+    )
+    for service in saga.SERVICES:
+        said = await compose("exec", "-T", service, "sh", "-c", look)
+        told = {name.strip(":"): values for name, *values in map(str.split, said.splitlines())}
+        assert told.pop("tmp") == []
+        assert "wrote" not in told, said
+        assert set(told.pop("Uid")) == {"10001"}
+        assert set(told.pop("Gid")) == {"10001"}
+        assert told.pop("NoNewPrivs") == ["1"]
+        assert told.pop("Seccomp") == ["2"]
+        # What it may, what it may hand on, and what it could ever have.
+        assert set(told) == {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}, said
+        assert {int(value, 16) for (value,) in told.values()} == {0}, said
+        health = json.loads(await compose("ps", "--format", "json", service))["Health"]
+        assert health == "healthy"
+
+
+async def _users_of_the_broker_are_looked_after_without_a_checkout(compose: Compose) -> None:
+    """Whoever runs the system has the image and the compose file: no Python, no pip, no sources."""
+
+    async def rights(*words: str) -> str:
+        return await compose("run", "--rm", "-T", "rights", *words)
+
+    changes = await rights("apply", "--broker", "amqp://rabbitmq:5672/")
+    assert "point: password or tags changed" in changes
+    # With the password that was just made, out of its file.
+    await rights("declare")
+    await rights("rotate", "point")
+    assert await rights("apply", "--broker", "amqp://rabbitmq:5672/") == "nothing to change\n"
 
 
 def test_the_cluster_is_three_brokers_that_every_service_knows(stand: Images) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +17,7 @@ import pytest
 from common import saga
 from containers.books import settled
 from containers.labels import TESTS, engine
-from containers.system import System
+from containers.system import HEALTH_TOKEN, System
 from tests.e2e.sales import Sales
 from tests.support import dashboard
 from tests.support.eventually import eventually
@@ -51,9 +54,25 @@ class Prometheus:
         return {alert["labels"]["alertname"]: alert["state"] for alert in (await self.get("alerts"))["alerts"]}
 
 
+def _with_token(home: Path) -> Path:
+    """The folder of the configuration, with a token for the services: what it says of one, taken at its word."""
+    folder = home / "prometheus"
+    shutil.copytree(dashboard.OBSERVABILITY / "prometheus", folder)
+    configuration = folder / "prometheus.yml"
+    told, count = re.subn(
+        r"(?m)^    # (authorization:|  type: |  credentials_file: )", r"    \1", configuration.read_text()
+    )
+    assert count == 3
+    configuration.write_text(told)
+    (folder / "health-token").write_text(f"{HEALTH_TOKEN}\n")
+    # Prometheus is nobody in there.
+    folder.chmod(0o755)
+    return folder
+
+
 @pytest.fixture
-def prometheus(system: System) -> Iterator[Prometheus]:
-    """Prometheus in the services' network, as compose starts it."""
+def prometheus(system: System, tmp_path: Path) -> Iterator[Prometheus]:
+    """Prometheus in the services' network, as compose starts it; it brings the token that they want."""
     try:
         image = images.prometheus()
     except SetupError as error:
@@ -67,7 +86,7 @@ def prometheus(system: System) -> Iterator[Prometheus]:
             labels=dict(TESTS),
             network=system.network,
             ports={"9090/tcp": ("127.0.0.1", port)},
-            volumes={str(dashboard.OBSERVABILITY / "prometheus"): {"bind": "/etc/prometheus", "mode": "ro"}},
+            volumes={str(_with_token(tmp_path)): {"bind": "/etc/prometheus", "mode": "ro"}},
         )
         try:
             yield Prometheus(f"http://127.0.0.1:{port}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import time
@@ -273,6 +274,54 @@ async def test_everything_that_cannot_be_read_is_parked_with_its_reason_and_its_
     assert {row.payment_id for row in await Payment.all()} == set(GOOD)
     assert all(str(copy.headers["x-detail"]).isprintable() for copy in session.copies)
     assert {copy.delivery.body for copy in session.copies} >= {body for _, body in BAD if isinstance(body, bytes)}
+
+
+async def test_what_is_too_large_is_parked_at_once_and_stays_too_large(payment: Bench) -> None:
+    """Whatever its type: a copy that lacks most of its body must not go round, nor be read one day as if whole."""
+    inbox = HandFedInbox("payment.commands")
+    inbox.deliver("payment.pay", bodies.command(GOOD[0]))
+    inbox.deliver("payment.pay", b'{"payment_id": "p-1"', left_out=100_000)
+    inbox.deliver("payment.refund", b"x" * 4096, left_out=16 * 1024 * 1024)
+    session = await payment.consume(inbox)
+    assert session.told() == [("payment.parked", "too_large")] * 2
+    assert [copy.headers["x-left-out"] for copy in session.copies] == [100_000, 16 * 1024 * 1024]
+    assert session.copies[1].headers["x-detail"] == "16781312 bytes; the limit is 65536; the first 4096 are kept"
+
+    returned = HandFedInbox("payment.events")
+    headers = dict(session.copies[0].headers) | {"x-left-out": 100_000}
+    returned.deliver("payment.replay", bodies.command(), headers=headers, user_id="saga-payment")
+    again = await payment.consume(returned)
+    assert again.told() == [("payment.parked", "too_large")]
+    assert again.copies[0].headers["x-left-out"] == 100_000
+    assert {row.payment_id for row in await Payment.all()} == {GOOD[0]}
+
+
+async def test_queues_of_commands_take_turns_and_events_go_first(payment: Bench) -> None:
+    """Whoever keeps one queue full must not keep those waiting who have another."""
+    events, crowd, shop = (HandFedInbox(f"payment.{name}") for name in ("events", "commands", "commands.shop"))
+    for number in range(30):
+        crowd.deliver("payment.pay", bodies.command(f"crowd-{number}"))
+    for number in range(3):
+        shop.deliver("payment.pay", bodies.command(f"shop-{number}"))
+    order: list[str] = []
+
+    async def handle(batch: Batch[Message]) -> list[Outcome]:
+        order.extend(message.key.partition("-")[0] for message in batch.messages)
+        if len(order) == 13:
+            events.deliver("reservation.failed", bodies.failure("event-1", "reservation"))
+        if len(order) == 34:
+            consumer.stop()
+        return [DONE for _ in batch.messages]
+
+    settings = Settings(batch_size=5)
+    consumer = Consumer(
+        HandFedSession("payment"), settings, payment.unit_of_work, payment.relay,
+        reading_messages(settings), handle, payment.observers,
+    )  # fmt: skip
+    consumer._inboxes.extend([events, crowd, shop])
+    async with asyncio.timeout(20):
+        await consumer.run()
+    assert order == ["crowd"] * 5 + ["shop"] * 3 + ["crowd"] * 5 + ["event"] + ["crowd"] * 20
 
 
 async def test_forged_headers_of_a_command_change_nothing(payment: Bench) -> None:

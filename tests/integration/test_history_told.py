@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from common.consumer import Handle
 from common.history import Entry, Record
 from common.messages import Message
@@ -108,6 +110,30 @@ async def test_a_message_that_will_be_tried_again_is_told_with_when(payment: Ben
     (entry,) = await told(payment, inbox, stumbling)
     assert short([entry]) == [("p-1", "payment.pay", "retry", "", "error", [])]
     assert (entry.detail, entry.attempt, entry.delay_ms) == ("RuntimeError: boom", 1, 1000)
+
+
+async def test_an_error_that_quotes_a_person_is_told_without_them(
+    payment: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Databases quote the row that they stumble over; headers, logs and the history go much further than a row."""
+
+    async def stumbling(batch: Batch[Message]) -> list[Outcome]:
+        users = [message.body.model_dump()["user_id"] for message in batch.messages]
+        raise RuntimeError(f"Key (user_id)=({users[0]}) already exists, for {users} and t-1.")
+
+    inbox = HandFedInbox("payment.commands")
+    inbox.deliver("payment.pay", bodies.command("p-1", user_id="kim"))
+    inbox.deliver("payment.pay", bodies.command("p-2", user_id="lee"))
+    entries: list[Entry] = []
+    with payment.observers.joined_by(lambda record: entries.extend(record.entries)):
+        copies = (await payment.consume(inbox, handle=stumbling)).copies
+    said = "RuntimeError: Key (user_id)=(<user_id>) already exists, for ['<user_id>'] and <token>."
+    assert [entry.detail for entry in entries] == [said, said]
+    assert [copy.headers["x-detail"] for copy in copies] == [said, said]
+    logged = capsys.readouterr()
+    assert "p-1" in logged.out + logged.err
+    assert "kim" not in logged.out + logged.err
+    assert "lee" not in logged.out + logged.err
 
 
 async def test_how_long_a_message_was_on_its_way_is_told_if_it_says_when_it_left(payment: Bench) -> None:

@@ -23,6 +23,7 @@ _SENSITIVE = (
     "barrier_cells",
     "databases",
     "dead_letters",
+    "encrypted",
     "exactly_once",
     "hostile",
     "mariadb",

@@ -132,4 +132,4 @@ def test_a_board_that_must_not_be_opened_says_why_in_one_line() -> None:
     )
     assert (done.returncode, done.stdout) == (2, ""), done
     (line,) = done.stderr.strip().splitlines()
-    assert "--token" in line
+    assert "SAGA_BOARD_TOKEN_FILE" in line

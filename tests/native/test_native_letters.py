@@ -30,6 +30,7 @@ from ops.story.reading import records
 from tests.support.eventually import eventually
 from tests.support.saga import Theatre, Visit, depth, theatre, visit
 from tools.broker import PrivateBroker
+from tools.loopback import free_ports
 from tools.stack import ROOT
 
 pytestmark = pytest.mark.broker
@@ -95,7 +96,11 @@ class Said:
 def environment(house: Theatre, url: str | None = None) -> dict[str, str]:
     """What an operator has set who knows the broker and the databases."""
     databases = {f"DATABASE_URL_{name.upper()}": at for name, at in house.stack.database_urls().items()}
-    return databases | {"RABBITMQ_URL": url or house.url}
+    node = house.broker
+    login = f"{node.user}:{node.password}"
+    management = node.management_url.replace("://", f"://{login}@") + f"?vhost={house.vhost}"
+    broker = house.url if url is None else url
+    return databases | {"RABBITMQ_URL": broker, "RABBITMQ_MANAGEMENT_URL": management}
 
 
 async def run(house: Theatre, *words: str, url: str | None = None) -> Said:
@@ -169,10 +174,10 @@ async def test_a_parked_conflict_is_listed_shown_and_discarded_with_a_reason(her
 
     (masked,) = (await run(house, "parked", "show", pay.payment_id, "--json")).json["letters"]
     plain = {"payment_id": pay.payment_id, "reservation_id": pay.reservation_id, "amount": other.amount}
-    assert masked["body"] == plain | {"user_id": "***", "token": "***", "expires_at": None}
+    hidden = {name: masked["body"][name] for name in ("user_id", "token")}
+    assert masked["body"] == plain | hidden | {"expires_at": None}
+    assert all(mask.startswith("***") for mask in hidden.values())
     assert masked["headers"]["x-reason"] == "idempotency_conflict"
-    (whole,) = (await run(house, "parked", "show", letter["id"], "--json", "--reveal")).json["letters"]
-    assert whole["body"]["user_id"] == pay.user_id
     shown = await run(house, "parked", "show", letter["id"][:8])
     assert pay.user_id not in shown.out
     assert "idempotency_conflict" in shown.out
@@ -190,6 +195,8 @@ async def test_a_parked_conflict_is_listed_shown_and_discarded_with_a_reason(her
     assert letter["id"] not in parked(house, "payment")
     (act,) = await acts(house, pay)
     assert (act.type, act.by, act.why, act.reason) == ("discard", "kim", "typed twice", "idempotency_conflict")
+    (listed_act,) = (await run(house, "acts", "--saga", pay.payment_id, "--json")).json["acts"]
+    assert (listed_act["by"], listed_act["act"], listed_act["why"]) == ("kim", "discard", "typed twice")
     (told,) = [copy for copy in here.copies if copy.key == "operator.history" and pay.payment_id in str(copy.raw)]
     assert json.loads(told.body["kept"]["body"]) == json.loads(other.encode())
     assert (await run(house, "parked", "show", pay.payment_id)).code == 1
@@ -257,6 +264,58 @@ async def test_a_login_that_may_not_put_its_acts_on_record_changes_nothing(here:
     await here.completed(pay)
 
 
+async def test_what_is_about_a_person_is_shown_to_whoever_puts_that_on_record(here: Visit, house: Theatre) -> None:
+    """The user can be asked for by name one day who looked at their payments, and why."""
+    (pay,) = await here.paying()
+    await park(here, "payment", pay)
+    show = ("parked", "show", pay.payment_id, "--service", "payment", "--json")
+    assert (await run(house, *show, "--reveal")).code == 2, "without a reason"
+    assert await acts(house, pay) == []
+    masked = await run(house, *show)
+    assert pay.user_id not in masked.out
+    assert pay.token not in masked.out
+    assert await acts(house, pay) == []
+    seen = await run(house, *show, "--reveal", "--why", "ticket 7", "--by", "kim")
+    assert seen.code == 0, seen
+    assert seen.json["letters"][0]["body"]["user_id"] == pay.user_id
+    (act,) = await acts(house, pay)
+    assert (act.type, act.by, act.why) == ("reveal", "kim", "ticket 7")
+    told = await run(house, "acts", "--saga", pay.payment_id)
+    assert [line.split("\t")[1:4] for line in told.out.splitlines()[1:]] == [["kim", "reveal", pay.payment_id]]
+    assert f"m-{pay.payment_id}" in parked(house, "payment"), "looking takes nothing away"
+    assert (await run(house, *show[:-1], "--reveal", "--why", "ticket 7")).code == 0
+    await run(house, "parked", "replay", pay.payment_id, "--service", "payment", "--yes")
+    await here.completed(pay)
+
+
+async def test_an_audit_is_put_on_record_with_what_it_found(here: Visit, house: Theatre) -> None:
+    """Whoever asks later whether anybody looked after the accident is told who did, and what they saw."""
+    (pay,) = await here.paying()
+    await here.send(pay)
+    await here.completed(pay)
+    why = f"after the crash {here.mark}"
+    audited = await run(house, "audit", "--by", "kim", "--why", why, "--json")
+    assert audited.code in {0, 1}, audited
+    assert audited.json["recorded"] is True
+    found = (await run(house, "acts", "--by", "kim", "--json")).json["acts"]
+    (act,) = [it for it in found if it["why"] == why]
+    assert act["act"] == "audit"
+    assert act["found"] == ("clean" if audited.json["clean"] else "violations")
+    assert "saga" in act["detail"]
+
+
+async def test_an_audit_without_a_broker_counts_all_the_same(house: Theatre) -> None:
+    """It is needed most where much is broken; and it says at once that nobody will know of it."""
+    (port,) = free_ports(1)
+    audited = await run(house, "audit", "--json", url=f"amqp://kim:secret@127.0.0.1:{port}/")
+    assert audited.code in {0, 1}, audited
+    assert audited.json["recorded"] is False
+    assert "No broker answers" in audited.err
+    assert "secret" not in audited.err
+    alone = await run(house, "audit", "--json", url="")
+    assert "nobody says which broker" in alone.err
+
+
 async def test_the_broker_tells_in_whose_name_a_letter_goes_back(house: Theatre) -> None:
     """What is signed by another user than the one that consumes was not put there by the service."""
     node = house.broker
@@ -307,6 +366,24 @@ async def vacant(empty: Theatre) -> AsyncIterator[Visit]:
     async with await aio_pika.connect(empty.url) as connection:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         yield Visit(empty, "vacant", channel, await channel.get_exchange(topology.EVENTS))
+
+
+async def test_what_cannot_be_put_on_record_stays_masked(vacant: Visit, empty: Theatre) -> None:
+    """A history that takes nothing must not be the way to look unseen; for a night without one there is a word."""
+    pay = vacant.pay()
+    await park(vacant, "payment", pay)
+    binding = f"/api/bindings/{{v}}/e/{topology.RECOVERY}/q/{topology.HISTORY}"
+    show = ("parked", "show", pay.payment_id, "--service", "payment", "--reveal", "--why", "ticket 7", "--json")
+    empty.api("DELETE", f"{binding}/{topology.history_key('operator')}")
+    refused = await run(empty, *show)
+    assert refused.code == 1, refused
+    assert pay.user_id not in refused.out
+    assert "does not keep who does it" in refused.err
+    seen = await run(empty, *show, "--unrecorded")
+    assert seen.json["letters"][0]["body"]["user_id"] == pay.user_id
+    empty.api("POST", binding, {"routing_key": topology.history_key("operator"), "arguments": {}})
+    assert (await run(empty, *show)).code == 0
+    assert [act.type for act in await acts(empty, pay)] == ["reveal"]
 
 
 async def test_what_the_broker_gave_up_on_goes_back_as_it_was(vacant: Visit, empty: Theatre) -> None:

@@ -78,14 +78,17 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def staged(*, places: Places | None = None, port: int = 0) -> AsyncIterator[Stage]:
+async def staged(
+    *, places: Places | None = None, port: int = 0, guard: Guard | None = None
+) -> AsyncIterator[Stage]:
     """A board for as long as the context is open."""
     feed, source = Feed(), Source()
     since = datetime.now(UTC) - timedelta(minutes=15)
     watch = Watch(
         feed, places or Places("127.0.0.1:5672"), source.follow, source.read, since=since, clock=time.time
     )
-    async with open_site(application(feed, Guard("127.0.0.1"), watch.story), "127.0.0.1", port) as listening:
+    site = application(feed, guard or Guard("127.0.0.1"), watch.story)
+    async with open_site(site, "127.0.0.1", port) as listening:
         work = asyncio.create_task(watch.run())
         try:
             yield Stage(f"http://127.0.0.1:{listening}/", source, watch, feed)

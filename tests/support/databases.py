@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,18 @@ def postgres() -> Iterator[Postgres]:
     programs = binaries()
     if programs is None:
         pytest.skip(NO_POSTGRES)
+    with private_postgres(programs) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def private_postgres(
+    programs: Path, *, prepare: Callable[[Path, str | None], Iterable[str]] = lambda _, __: ()
+) -> Iterator[Postgres]:
+    """A server of our own; all of it is gone afterwards.
+
+    `prepare` is given its folder and its user, None for our own, before it is started, and gives further options.
+    """
     with tempfile.TemporaryDirectory(prefix="saga-postgres-") as folder:
         # PostgreSQL refuses to run as root, so root starts it as the user that came with it.
         user = "postgres" if os.geteuid() == 0 else None
@@ -133,33 +145,20 @@ def postgres() -> Iterator[Postgres]:
             shutil.chown(folder, user)
         data = Path(folder, "data")
         port = _free_port()
-        initdb: list[str | Path] = [
-            programs / "initdb",
-            "-D",
-            data,
-            "-U",
-            "saga",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-sync",
-        ]
+        initdb: list[str | Path] = [programs / "initdb", "-D", data]
+        initdb += ["-U", "saga", "-A", "trust", "-E", "UTF8", "--no-sync"]
         subprocess.run(initdb, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL, timeout=120)
-        options: list[str | Path] = [
-            *("-D", data),
-            *("-p", str(port)),
-            *("-k", folder),
-            *("-c", "listen_addresses=127.0.0.1"),
-            "-F",
-        ]
+        more = prepare(Path(folder), user)
+        run: list[str | Path] = [programs / "postgres", "-D", data, "-p", str(port), "-k", folder, "-F"]
+        run += ["-c", "listen_addresses=127.0.0.1", *more]
         with (
             Path(folder, "log").open("wb") as log,
-            subprocess.Popen([programs / "postgres", *options], user=user, cwd=folder, stderr=log) as server,
+            subprocess.Popen(run, user=user, cwd=folder, stderr=log) as server,
         ):
             try:
-                asyncio.run(_answers(f"postgres://saga@127.0.0.1:{port}/postgres"))
-                yield Postgres(f"postgres://saga@127.0.0.1:{port}/postgres")
+                running = Postgres(f"postgres://saga@127.0.0.1:{port}/postgres")
+                asyncio.run(_answers(running.url))
+                yield running
             finally:
                 server.send_signal(2)  # closes all connections, then leaves
 

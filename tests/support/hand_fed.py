@@ -42,6 +42,7 @@ class HandFedInbox(Inbox):
         self.acked: set[int] = set()
         self._arrived = asyncio.Event()
         self._waiting: list[Delivery] = []
+        self._is_due = False
         self._tags = itertools.count(1)
 
     def deliver(
@@ -54,10 +55,12 @@ class HandFedInbox(Inbox):
         content_type: str | None = None,
         content_encoding: str | None = None,
         redelivered: bool = False,
+        left_out: int = 0,
     ) -> int:
         """Add one delivery; its tag."""
         tag = next(self._tags)
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self._is_due = True
         self._waiting.append(
             Delivery(
                 queue=self.queue,
@@ -70,6 +73,7 @@ class HandFedInbox(Inbox):
                 correlation_id=None,
                 redelivered=redelivered,
                 headers=headers or {},
+                left_out=left_out,
             )
         )
         return tag

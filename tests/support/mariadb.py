@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ async def empty(url: str) -> None:
 
 def is_there() -> bool:
     """Whether there is a MariaDB to be had."""
-    return "TEST_MARIADB_URL" in os.environ or _programs() is not None or "MARIADB_IMAGE" in os.environ
+    return "TEST_MARIADB_URL" in os.environ or binaries() is not None or "MARIADB_IMAGE" in os.environ
 
 
 @contextlib.contextmanager
@@ -98,35 +98,48 @@ def mariadb() -> Iterator[MariaDB]:
     elif image := os.environ.get("MARIADB_IMAGE"):
         with _contained(image) as server:
             yield server
-    elif programs := _programs():
-        with _private(*programs) as server:
+    elif programs := binaries():
+        with private_mariadb(programs) as server:
             yield server
     else:
         pytest.skip(NO_MARIADB)
 
 
-def _programs() -> tuple[str, str] | None:
+def binaries() -> tuple[str, str] | None:
+    """What makes a MariaDB and what is one; None where it is not installed."""
     paths = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin"])
     found = [shutil.which(name, path=paths) for name in ("mariadb-install-db", "mariadbd")]
     return (found[0], found[1]) if found[0] and found[1] else None
 
 
 @contextlib.contextmanager
-def _private(install: str, program: str) -> Iterator[MariaDB]:
+def private_mariadb(
+    programs: tuple[str, str],
+    *,
+    prepare: Callable[[Path, str | None], Iterable[str]] = lambda _, __: (),
+) -> Iterator[MariaDB]:
+    """A server of our own; all of it is gone afterwards.
+
+    `prepare` is given its folder and its user, None for our own, before it is started, and gives further options.
+    """
+    install, program = programs
     with tempfile.TemporaryDirectory(prefix="saga-mariadb-") as folder:
         # It leaves root's rights for those of the user that came with it.
-        user = ["--user=mysql"] if os.geteuid() == 0 else []
-        if user:
-            shutil.chown(folder, "mysql")
+        owner = "mysql" if os.geteuid() == 0 else None
+        user = [f"--user={owner}"] if owner else []
+        if owner:
+            shutil.chown(folder, owner)
         data = Path(folder, "data")
-        prepare = [install, "--no-defaults", *user, f"--datadir={data}", "--skip-test-db"]
-        prepare += ["--auth-root-authentication-method=normal"]
-        subprocess.run(prepare, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120)
+        making = [install, "--no-defaults", *user, f"--datadir={data}", "--skip-test-db"]
+        making += ["--auth-root-authentication-method=normal"]
+        subprocess.run(making, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120)
+        more = prepare(Path(folder), owner)
         port = _free_port()
         socket_file = Path(folder, "socket")
         options = [f"--datadir={data}", f"--socket={socket_file}", f"--port={port}", "--bind-address=127.0.0.1"]
         # What a power cut would take is of no interest here.
         options += ["--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M"]
+        options += more
         with (
             Path(folder, "log").open("wb") as log,
             subprocess.Popen([program, "--no-defaults", *user, *options], stdout=log, stderr=log) as server,

@@ -57,8 +57,10 @@ class House:
     secrets: Secrets
     stack: Stack
     administrator: str
+    granted: tuple[rights.Grant, ...]
     _root: str
     _version: tuple[int, ...]
+    lanes: tuple[str, ...] = ()
 
     def url(self, user: str) -> str:
         """The address at which a user logs in now."""
@@ -73,6 +75,7 @@ class House:
                 RABBITMQ_URL_FILE=str(self.secrets.file(name)),
                 DECLARE_TOPOLOGY="false",
                 PUBLISHERS="owners",
+                LANES=",".join(self.lanes),
                 PYTHONPATH=f"{SABOTAGE}:{ROOT}",
                 SABOTAGE=f"{name}={self.stack.home / name}.faults",
             )
@@ -102,7 +105,7 @@ class House:
         try:
             yield
         finally:
-            list(running.apply(self.broker, GRANTS, self.secrets))
+            list(running.apply(self.broker, self.granted, self.secrets))
 
     def faults(self, service: str) -> Faults:
         """The faults of a service."""
@@ -209,11 +212,14 @@ class Person:
 
 
 @contextlib.contextmanager
-def house(amqp_url: str, management_url: str, home: Path) -> Iterator[House]:
+def house(amqp_url: str, management_url: str, home: Path, *, lanes: tuple[str, ...] = ()) -> Iterator[House]:
     """A virtual host of a running broker, whose administrator the addresses name; all is removed afterwards.
 
-    The users are the node's, so there is one house at a time on it.
+    The users are the node's, so there is one house at a time on it. `lanes`: clients more, each with a lane.
     """
+    objects = topology.derive(DELAYS, lanes)
+    clients = (rights.User(lane, rights.Role.CLIENT) for lane in lanes)
+    granted = rights.grants(objects, (*rights.OTHERS, *clients))
     name = f"rights-{secrets.token_hex(4)}"
     address = urlsplit(amqp_url)
     api = urlsplit(management_url)
@@ -228,28 +234,30 @@ def house(amqp_url: str, management_url: str, home: Path) -> Iterator[House]:
         Secrets(home / "secrets", place),
         Stack(home, environment=settings),
         administrator=unquote(address.username or ""),
+        granted=granted,
         _root=address._replace(path=f"/{name}").geturl(),
         _version=tuple(map(int, broker.ask("GET", "overview")["rabbitmq_version"].split("."))),
+        lanes=lanes,
     )
     broker.ask("PUT", f"vhosts/{name}")
     # To look into queues.
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
     broker.ask("PUT", f"permissions/{broker.place(address.username or '')}", everything)
     try:
-        list(running.apply(broker, GRANTS, opened.secrets))
-        asyncio.run(_declare(opened.url(rights.DEPLOYER.name)))
+        list(running.apply(broker, granted, opened.secrets))
+        asyncio.run(_declare(opened.url(rights.DEPLOYER.name), objects))
         yield opened
     finally:
         stubborn = opened.stack.down()
         broker.ask("DELETE", f"vhosts/{name}")
-        for user in USERS:
-            broker.ask("DELETE", f"users/{user}")
+        for one in granted:
+            broker.ask("DELETE", f"users/{one.user.name}")
         assert not stubborn, stubborn
 
 
-async def _declare(url: str) -> None:
+async def _declare(url: str, objects: topology.Topology) -> None:
     async with bus.open_session(url, rights.DEPLOYER.name) as session:
-        await session.declare(OBJECTS)
+        await session.declare(objects)
 
 
 def encoded(**fields: object) -> bytes:

@@ -10,8 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from common.door import is_loopback
 from ops.board.feed import Feed
-from ops.board.guard import Guard, is_loopback
+from ops.board.guard import Guard
 from ops.board.running import Options, problem_of
 from ops.board.site import MOST_FOLLOWERS, STATIC, application, open_site
 from ops.output import CannotLookError
@@ -130,26 +131,67 @@ async def test_every_answer_tells_the_browser_to_run_nothing_but_the_boards_own_
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/board.js", "/events", "/story?saga=p-1", "/?token=wrong-wrong-wrong", "/no"]
+    "path",
+    [
+        *("/", "/board.js", "/events", "/story?saga=p-1", "/no", "/link"),
+        *("/?link=", "/?link=wrong-wrong-wrong", f"/?link={TOKEN}", f"/?token={TOKEN}"),
+    ],
 )
 async def test_without_the_token_nothing_is_shown(path: str) -> None:
-    """The page's files as well as what they show."""
-    async with _open(Guard("127.0.0.1", TOKEN)) as browser, browser.get(path) as answer:
+    """The page's files as well as what they show; and the token itself is worth nothing in an address."""
+    guard = Guard("127.0.0.1", TOKEN)
+    guard.link()
+    async with _open(guard) as browser, browser.get(path) as answer:
         assert answer.status == 401
         assert TOKEN not in await answer.text()
 
 
-async def test_the_token_is_shown_once_and_then_a_cookie_stands_for_it() -> None:
-    """An address with a token in it is remembered, shown and shared; a cookie is not, and is not the token."""
-    async with _open(Guard("127.0.0.1", TOKEN)) as browser:
-        async with browser.get("/", params={"token": TOKEN}) as answer:
-            assert (answer.status, str(answer.url.relative())) == (200, "/")
-            given = answer.history[0].cookies["saga-board"]
+async def test_a_link_is_good_for_one_time_and_then_a_cookie_stands_for_it() -> None:
+    """An address is remembered, shown and shared, and written into logs; a cookie is not, and is not the token."""
+    guard = Guard("127.0.0.1", TOKEN)
+    link = guard.link()
+    async with _open(guard) as browser:
+        async with browser.head("/", params={"link": link}) as answer:
+            assert answer.status == 401, "a chat that only looks whether there is a page does not use it up"
+        async with browser.get("/", params={"link": link}) as answer:
+            assert answer.status == 200
+            assert answer.headers["Refresh"] == "0; url=/"
+            given = answer.cookies["saga-board"]
             assert given["httponly"]
-            assert given["samesite"] == "Lax"
-            assert given.value != TOKEN
+            assert given["samesite"] == "Strict"
+            assert given.value not in {TOKEN, link}
         async with browser.get("/board.js") as answer:
             assert answer.status == 200
+    async with _open(guard) as other, other.get("/", params={"link": link}) as answer:
+        assert answer.status == 401
+        assert "saga-board" not in answer.cookies
+
+
+async def test_a_program_brings_the_token_and_can_have_another_link_made() -> None:
+    """A script reads the board, and a second person gets a link of their own, while it goes on."""
+    guard = Guard("127.0.0.1", TOKEN)
+    async with _open(guard) as program, _open(guard) as browser:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with program.get("/board.js", headers=headers) as answer:
+            assert answer.status == 200
+        async with program.get("/link", headers=headers) as answer:
+            secret = (await answer.text()).strip().partition("/?link=")[2]
+        async with browser.get("/", params={"link": secret}) as answer:
+            assert answer.status == 200
+        async with browser.get("/") as answer:
+            assert answer.status == 200
+        async with browser.get("/link") as answer:
+            assert answer.status == 401, "a cookie looks, and lets nobody else in"
+
+
+def test_links_that_nobody_opens_run_out() -> None:
+    """Whoever asks again and again fills no memory, and the first of many is void."""
+    guard = Guard("127.0.0.1", TOKEN)
+    links = [guard.link() for _ in range(100)]
+    assert not guard.spends(links[0])
+    assert guard.spends(links[-1])
+    assert not guard.spends(links[-1])
+    assert not guard.spends("")
 
 
 async def test_another_boards_cookie_opens_nothing() -> None:
@@ -172,7 +214,7 @@ def test_the_management_uis_link_leads_to_a_web_address_only(address: str) -> No
 async def test_nothing_can_be_done_through_the_board(method: str) -> None:
     """It only looks: acting is for the terminal, where a name stands behind it."""
     async with _open() as browser:
-        for path in ("/", "/events", "/story"):
+        for path in ("/", "/events", "/story", "/link"):
             async with browser.request(method, path) as answer:
                 assert answer.status == 405
 

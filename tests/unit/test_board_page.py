@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 
+from ops.board.guard import Guard
 from ops.board.watching import Places
 from tests.support.board_stage import AWAY, Stage, staged
 from tests.support.board_traffic import completed, refused, steps
@@ -98,6 +99,34 @@ async def test_a_saga_is_seen_to_move_from_lane_to_lane_and_to_complete(browser:
         row = page.locator("#rows tr", has_text="p-1")
         await page.wait_for_selector("#rows .tag[data-tone=good]")
         assert "completed" in await row.inner_text()
+
+
+async def test_a_link_opens_a_board_with_a_token_once_wherever_it_is_clicked(browser: Browser) -> None:
+    """In a chat, too: its page is another site, and the cookie must hold from the first page on all the same."""
+    guard = Guard("127.0.0.1", "correct-horse-battery")
+    async with staged(guard=guard) as stage:
+        link = f"{stage.address}?link={guard.link()}"
+        window = await browser.new_context()
+        page = await window.new_page()
+        page.set_default_timeout(_WAIT)
+        chat = f"<a href='{link}'>look</a>"
+        await page.route("http://chat.example/", lambda it: it.fulfill(content_type="text/html", body=chat))
+        await page.goto("http://chat.example/")
+        await page.click("a")
+        await page.wait_for_selector("#status[data-state=live]")
+        assert page.url == stage.address
+        (cookie,) = await window.cookies(stage.address)
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        assert await page.evaluate("document.cookie") == ""
+        await page.reload()
+        await page.wait_for_selector("#status[data-state=live]")
+        await window.close()
+
+        stranger = await browser.new_context()
+        answer = await (await stranger.new_page()).goto(link)
+        assert answer is not None
+        assert answer.status == 401
+        await stranger.close()
 
 
 async def test_a_failing_saga_is_seen_to_turn_and_go_back(browser: Browser) -> None:

@@ -14,7 +14,8 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from common import wire
-from common.channel import Channel, Delivery, Publish
+from common.channel import KEPT_OF_TOO_LARGE, Channel, Delivery, Publish
+from common.messages import MAX_BODY
 from common.outbox import Confirmation, Confirmed, Unconfirmed, Unroutable
 from common.wire import Properties
 
@@ -145,6 +146,26 @@ async def test_a_delivery_is_put_together_from_its_frames_and_all_else_is_passed
     ]
     _, frame = await passed.get()
     assert isinstance(frame, spec.Basic.CancelOk)
+
+
+@pytest.mark.parametrize("frame", [1_000, 5_000, 200_000])
+@pytest.mark.parametrize("size", [0, 1, MAX_BODY, MAX_BODY + 1, 150_000])
+async def test_of_a_body_over_the_limit_only_the_beginning_is_kept(size: int, frame: int) -> None:
+    """The broker carries megabytes, and hundreds of deliveries are held at once; within the limit all is kept."""
+    underlay, channel = opened()
+    got: list[Delivery] = []
+    channel._frames.deliver = got.append
+    body = bytes(number % 251 for number in range(size))
+    for tag in (1, 2):
+        await underlay.says(
+            spec.Basic.Deliver("ctag", tag, exchange="e", routing_key="k"),
+            ContentHeader(0, size, spec.Basic.Properties()),
+            *(ContentBody(body[start : start + frame]) for start in range(0, size, frame)),
+        )
+    kept = size if size <= MAX_BODY else KEPT_OF_TOO_LARGE
+    assert [delivery.tag for delivery in got] == [1, 2]
+    assert {delivery.body for delivery in got} == {body[:kept]}
+    assert {delivery.left_out for delivery in got} == {size - kept}
 
 
 async def test_what_is_let_go_is_written_and_nobody_waits() -> None:

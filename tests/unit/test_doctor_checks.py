@@ -10,7 +10,7 @@ import pytest
 from common import topology
 from common.topology import EVENTS, RECOVERY, Binding
 from ops.doctor.checks import CHECKS, examine
-from ops.doctor.facts import Consumer, Exchange, Facts, Permission, TopicPermission
+from ops.doctor.facts import Consumer, Exchange, Facts, Permission, Queue, TopicPermission
 from ops.doctor.finding import Bad
 from tests.support.doctor import (
     BROKER,
@@ -32,6 +32,32 @@ from tests.support.doctor import (
 )
 
 ALL = Permission(".*", ".*", ".*")
+
+
+def with_lane(lane: str, *, unread: str = "", lacks: str = "") -> Facts:
+    """The system with a lane for a client; one of its queues may be read by nobody, or missing."""
+    objects = topology.derive(HEALTHY.delays, (lane,))
+    more = [queue for queue in objects.queues if queue.name not in BROKER.queues and queue.name != lacks]
+    like = BROKER.queues["point.commands"]
+    readers = [
+        Consumer(queue.name, f"{queue.name.partition('.')[0]} consume", "saga")
+        for queue in more
+        if queue.name != unread
+    ]
+    return with_broker(
+        exchanges={**BROKER.exchanges, topology.lane_exchange(lane): Exchange()},
+        queues={**BROKER.queues, **{queue.name: replace(like, arguments=queue.arguments) for queue in more}},
+        bindings=BROKER.bindings | set(objects.bindings),
+        consumers=(*BROKER.consumers, *readers),
+    )
+
+
+def observed_by_one_that_refuses(key: str) -> Facts:
+    """The system with an observer whose queue refuses what does not fit."""
+    full = Queue(arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+    return with_broker(
+        queues={**BROKER.queues, "mine": full}, bindings=BROKER.bindings | {Binding(EVENTS, key, "mine")}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +436,48 @@ BROKEN: dict[str, Case] = {
     ),
     "commands are refused": Case(
         with_queue("point.commands", messages=100_000), Bad.WRONG, "full", "it refuses more", "publish fewer"
+    ),
+    "commands are refused by a policy": Case(
+        with_queue("point.commands", messages=500, policy={"max-length": 500}, policy_name="small"),
+        Bad.WRONG,
+        "full",
+        "point.commands holds 500 of at most 500",
+        "publish fewer",
+    ),
+    "a policy drops commands": Case(
+        with_queue("point.commands", policy={"max-length": 500, "overflow": "drop-head"}, policy_name="small"),
+        Bad.WRONG,
+        "policies",
+        "the policy small gives point.commands overflow",
+        "rabbitmqctl list_policies",
+    ),
+    "large commands pile up": Case(
+        with_queue("point.commands", bytes_ready=260_000_000),
+        Bad.NOTE,
+        "full",
+        "of at most 268435456 bytes",
+        "LANES",
+    ),
+    "nobody reads a lane": Case(
+        with_lane("shop", unread="point.commands.shop"),
+        Bad.WRONG,
+        "consumers",
+        "nobody reads point.commands.shop",
+        "LANES",
+    ),
+    "a lane lacks a queue": Case(
+        with_lane("shop", lacks="point.commands.shop"),
+        Bad.WRONG,
+        "queues",
+        "point.commands.shop is missing",
+        "start",
+    ),
+    "an observer refuses events": Case(
+        observed_by_one_that_refuses("payment.completed"),
+        Bad.WRONG,
+        "strangers",
+        "mine hears 'payment.completed' on saga.events and refuses",
+        "delete binding source=saga.events",
     ),
     "a compensation keeps failing": Case(
         with_queue("point.retry.5m", messages=1),

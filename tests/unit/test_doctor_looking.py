@@ -18,8 +18,9 @@ from aiohttp import BasicAuth, web
 from common import saga
 from common.history import Entry, Record
 from common.recovery import Deed
+from common.tls import Files
 from common.topology import EVENTS, Binding
-from ops import where
+from ops import postgres
 from ops.doctor import databases, looking
 from ops.doctor.facts import Consumer, Permission
 from ops.management import Management, RefusedError
@@ -263,12 +264,12 @@ async def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
 
 def test_options_that_only_the_services_know_do_not_reach_the_driver() -> None:
     """A service's URL works for the doctor as it is."""
-    address, options = where.postgres_address(
-        "postgres://ann:x@host:1/point?maxsize=9&schema=shop&sslmode=require", "saga-doctor"
+    address, options = postgres.address_of(
+        "postgres://ann:x@host:1/point?maxsize=9&schema=shop&cafile=ca.pem", "saga-doctor"
     )
     assert address == "postgresql://ann:x@host:1/point"
     assert options["server_settings"]["search_path"] == "shop"
-    assert options["ssl"] == "require"
+    assert options["ssl"].files == Files("ca.pem")
 
 
 async def test_all_databases_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import history
+from common.personal import Masks
 from ops.letters import record, telling, users
 from ops.letters.letter import Kind, Letter, Properties, at, read
-from ops.letters.record import KEPT_BYTES, Act, Signature
+from ops.letters.record import KEPT_BYTES, Act
+from ops.recording import Signature
 from tests.support.bodies import command, valid
 
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -112,8 +114,8 @@ def test_nothing_that_a_stranger_writes_stops_the_look(
 ) -> None:
     """One letter that cannot be shown would hide all behind it."""
     it = read(kind, "point", body, Properties(text, text, text, text, text, AT), headers)
-    shown = json.dumps(telling.document(it, reveal=True), default=str)
-    assert shown
+    assert json.dumps(telling.document(it, None, whole=True), default=str)
+    assert json.dumps(telling.document(it, Masks(), whole=True), default=str)
     assert telling.groups([it])
     assert record.of_act(Act.DISCARD, it, Signature(text or "", text or ""), now=AT)
 
@@ -127,41 +129,66 @@ def test_times_outside_the_calendar_are_none() -> None:
 
 def test_what_is_about_a_person_is_masked() -> None:
     """A screen is seen by others; the ids of the saga are what an operator needs."""
-    masked = telling.body_value(json.dumps(command("p-7", email="kim@example.org")).encode(), reveal=False)
+    masks = Masks()
+    masked = telling.body_value(letter(body=command("p-7", email="kim@example.org")), masks)
     assert masked == {
         "payment_id": "p-7",
-        "user_id": "***",
+        "user_id": masks.of("ann"),
         "reservation_id": "r-1",
-        "token": "***",
+        "token": masks.of("t-1"),
         "amount": 30,
-        "email": "***",
+        "email": masks.of("kim@example.org"),
     }
+
+
+def test_what_is_written_on_a_letter_is_masked_like_what_is_in_it() -> None:
+    """A detail may quote the body, and the id of a letter about a token is the token."""
+    masks = Masks()
+    told = telling.document(letter(x_detail="Key (user_id)=(ann) exists"), masks, whole=True)
+    assert told["detail"] == told["headers"]["x-detail"] == f"Key (user_id)=({masks.of('ann')}) exists"
+    entering = letter("queue", "queue.enter")
+    assert telling.document(entering, masks)["saga"] == masks.of("t-1")
+    assert telling.document(entering, None)["saga"] == "t-1"
+    assert entering.answers_to("t-1")
+    assert telling.text("t-1 was used before", entering, masks) == f"{masks.of('t-1')} was used before"
+
+
+def test_the_programs_document_is_masked_as_the_persons_page() -> None:
+    """`--json` goes into files and tickets, which are read by more people than a screen."""
+    told = json.dumps(
+        telling.document(letter(body=command("p-7", user_id="kim")), Masks(), whole=True), default=str
+    )
+    assert "kim" not in told
+    assert "p-7" in told
 
 
 def test_masking_is_not_fooled_by_names() -> None:
     """Free text in a field that should hold an id, and whatever is nested, stay hidden."""
     body = {"payment_id": "Kim, Seoul", "id": ["kim"], "state": {"user_id": "kim"}, "x": [{"amount": "kim 1"}, 5]}
-    assert telling.masked(body) == {
-        "payment_id": "***",
-        "id": ["***"],
-        "state": {"user_id": "***"},
-        "x": [{"amount": "***"}, "***"],
+    masks = Masks()
+    hidden = masks.of("kim")
+    assert masks.content(body) == {
+        "payment_id": masks.of("Kim, Seoul"),
+        "id": [hidden],
+        "state": {"user_id": hidden},
+        "x": [{"amount": masks.of("kim 1")}, masks.of(5)],
     }
 
 
 def test_what_is_no_json_is_shown_only_when_asked() -> None:
     """Nobody knows what is in it."""
-    assert telling.body_lines(b"kim pays 5", reveal=False) == ["(no JSON; --reveal shows it)"]
-    assert telling.body_lines(b"kim pays 5", reveal=True) == ["kim pays 5"]
-    assert telling.body_value(b"\xff", reveal=True) == {"base64": base64.b64encode(b"\xff").decode()}
-    assert telling.body_lines(b"", reveal=False) == ["(empty)"]
+    text, masks = letter(body=b"kim pays 5"), Masks()
+    assert telling.body_lines(text, masks) == ["(no JSON; --reveal shows it)"]
+    assert telling.body_lines(text, None) == ["kim pays 5"]
+    assert telling.body_value(letter(body=b"\xff"), None) == {"base64": base64.b64encode(b"\xff").decode()}
+    assert telling.body_lines(letter(body=b""), masks) == ["(empty)"]
 
 
 def test_a_hostile_letter_is_shown_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     """Control characters steer terminals, and Rich would paint what looks like its markup."""
     evil = "\x1b[2J[red]\u202eevil\x9b"
     it = letter("point", evil, {"user_id": evil}, x_detail=evil, x_reason=evil)
-    telling.tell_whole(it, reveal=True)
+    telling.tell_whole(it, None)
     telling.tell_each([it], "letters")
     telling.tell_groups(telling.groups([it]), "letters")
     out = capsys.readouterr().out

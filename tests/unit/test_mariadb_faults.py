@@ -54,16 +54,7 @@ def test_only_a_lost_connection_may_be_the_works_own_fault(error: Exception, *, 
     assert db.may_be_the_work(error) is cut
 
 
-def test_a_url_may_ask_for_encryption() -> None:
-    """Plainly, or with certificates; what is only ours does not reach the driver."""
-    assert mariadb.credentials({})["ssl"] is False
-    assert mariadb.credentials({"ssl": True})["ssl"] is True
-    with pytest.raises(FileNotFoundError):
-        mariadb.credentials({"ssl_ca": "/nowhere/ca.pem"})
-    assert not {name for name in mariadb.credentials({"ssl": True}) if name.startswith("ssl_")}
-
-
 def test_a_server_ends_a_statement_before_we_give_it_up() -> None:
     """So that it is told why, and nothing goes on running that nobody waits for."""
     for told, limit in (({}, "25.0"), ({"command_timeout": "6"}, "5.0")):
-        assert f"max_statement_time={limit}" in mariadb.credentials(told)["init_command"]
+        assert f"max_statement_time={limit}" in mariadb.credentials(told, None)["init_command"]

@@ -122,6 +122,37 @@ def test_every_user_has_a_pattern_for_every_exchange() -> None:
         assert [topic.exchange for topic in one.topics] == list(OBJECTS.exchanges)
 
 
+def test_a_lane_may_be_entered_by_its_client_alone_and_read_by_the_services() -> None:
+    """Whoever else got in could keep that client waiting, or take its commands away."""
+    objects = topology.derive(DELAYS, ("shop",))
+    granted = rights.grants(objects, (*rights.OTHERS, User("shop", Role.CLIENT)))
+    lane = topology.lane_exchange("shop")
+    for one in granted:
+        mine = one.user.name == "shop"
+        assert allows(one.write, lane) == mine
+        assert allows(one.write, topology.EVENTS) or not mine
+        if allows(one.write, lane) or allows(one.read, lane):
+            topic = next(it for it in one.topics if it.exchange == lane)
+            assert allows(topic.write, saga.FIRST.on) == mine
+            assert not allows(topic.write, "payment.paid")
+        reads = [queue for queue in ("point.commands.shop", "queue.commands.shop") if allows(one.read, queue)]
+        if one.user.role is Role.SERVICE:
+            assert reads == [f"{one.user.name}.commands.shop"][: one.user.name in {"point", "queue"}]
+        elif one.user.role is not Role.DEPLOYER:
+            assert reads == []
+
+
+def test_whoever_comes_from_outside_is_limited_and_no_service_is() -> None:
+    """A service that may not connect because somebody used up its connections would stop the sagas."""
+    for one in GRANTS.values():
+        assert (one.most is None) == (one.user.role is Role.SERVICE)
+    made = definitions.demo(DELAYS)
+    for user in made["users"]:
+        known = GRANTS.get(user["name"])
+        assert user["limits"] == (definitions.limits(known) if known else {})
+    assert made["parameters"] == definitions.template(DELAYS)["parameters"]
+
+
 def test_nobody_has_a_tag_that_lets_them_speak_for_another_or_change_rights() -> None:
     """`impersonator`, `policymaker` and `administrator` go around all of this."""
     assert {tag for one in GRANTS.values() for tag in one.tags} == {"monitoring"}
@@ -132,6 +163,16 @@ def test_a_name_that_is_taken_or_a_pattern_is_refused(name: str) -> None:
     """It would widen somebody's rights, or hand them to somebody else."""
     with pytest.raises(ValueError, match=r"named twice|is no name"):
         rights.users((*rights.OTHERS, User(name, Role.CLIENT)))
+
+
+def test_a_lane_is_for_a_client(capsys: pytest.CaptureFixture[str]) -> None:
+    """The exchange of a lane that nobody may enter would be a slip of the pen."""
+    assert main(["show", "--lane", "shop"]) == 1
+    assert "--client shop" in capsys.readouterr().err
+    assert main(["show", "--client", "shop", "--lane", "shop"]) == 0
+    told = capsys.readouterr().out
+    assert "saga.lane.shop: publish ^(payment" in told
+    assert "at most 64 connections" in told
 
 
 # Definitions and files

@@ -252,7 +252,27 @@ def test_only_queues_of_commands_are_bounded() -> None:
     """A full queue of events would block the services in a ring; a full queue of commands tells its publisher."""
     for queue in topology.derive(DELAYS).queues:
         assert ("x-max-length" in queue.arguments) == queue.name.endswith(".commands")
+        assert queue.arguments.get("x-overflow") in {"reject-publish", None}, "what is confirmed would be dropped"
         assert "x-expires" not in queue.arguments
+
+
+def test_a_lane_leads_one_clients_commands_to_queues_of_its_own() -> None:
+    """It is bounded like the others' queue, dead-letters like it, and nothing but its commands gets in."""
+    objects, without = topology.derive(DELAYS, ("shop",)), topology.derive(DELAYS)
+    assert all(queue in objects.queues for queue in without.queues)
+    assert set(objects.exchanges) - set(without.exchanges) == {"saga.lane.shop"}
+    arguments = {queue.name: queue.arguments for queue in objects.queues}
+    for service in saga.SERVICES:
+        lane = topology.lane_queue(service, "shop")
+        assert topology.holds_commands(lane, service)
+        keys = {binding.key for binding in objects.bindings if binding.queue == lane}
+        assert keys == set(saga.command_keys(service))
+        assert (lane in arguments) == bool(keys)
+        if keys:
+            assert arguments[lane] == arguments[topology.commands_queue(service)]
+    assert {it.exchange for it in objects.bindings if it not in without.bindings} == {"saga.lane.shop"}
+    assert not topology.holds_commands("payment.commands", "pay")
+    assert not topology.holds_commands("payment.events", "payment")
 
 
 def test_a_retry_queue_waits_as_long_as_its_name_says() -> None:

@@ -119,6 +119,33 @@ def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -
     assert "LOG_LEVEL" in line
 
 
+def test_lanes_share_what_one_queue_of_commands_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client more must not make a service hold more."""
+    assert load(Settings).prefetch_of_a_lane == load(Settings).prefetch
+    monkeypatch.setenv("LANES", "shop, app,kiosk_2")
+    settings = load(Settings)
+    assert settings.lanes == ("shop", "app", "kiosk_2")
+    assert settings.prefetch_of_a_lane == settings.prefetch // 4
+    monkeypatch.setenv("BATCH_SIZE", "1")
+    assert load(Settings).prefetch_of_a_lane == 1
+
+
+@pytest.mark.parametrize(
+    ("lanes", "why"),
+    [
+        ("shop,", "no name of a broker user"),
+        ("a.b", "no name of a broker user"),
+        ("shop,shop", "named twice"),
+        (",".join(f"c{number}" for number in range(17)), "at most 16"),
+    ],
+)
+def test_lanes_that_cannot_be_are_refused(lanes: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lane is part of the names of queues and the name of a user."""
+    monkeypatch.setenv("LANES", lanes)
+    with pytest.raises(SystemExit, match=f"LANES.*{why}"):
+        load(Settings)
+
+
 def test_retry_levels_of_the_same_length_do_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two names for one delay are two queues, and a step back-off that is none."""
     monkeypatch.setenv("RETRY_DELAYS", "1m,60s")

@@ -124,6 +124,30 @@ def test_what_cannot_be_read_of_the_headers_is_told() -> None:
     assert wire.read_properties(torn).headers == {wire.UNREADABLE: True}
 
 
+def headers_read(headers: dict[str, Any]) -> dict[str, Any]:
+    """What becomes of these headers."""
+    written = spec.Basic.Properties(headers=headers, user_id="ann")
+    payload = pamqp.frame.marshal(ContentHeader(0, 5, written), 7)[7:-1]
+    read = wire.read_properties(payload)
+    assert read.user_id == "ann", "what comes after the headers is lost"
+    return read.headers or {}
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_headers_are_read_up_to_their_limits(*, over: bool) -> None:
+    """Hundreds of deliveries are held at once; a stranger's headers must not decide what that takes."""
+    many = {f"{number:03}": "x" for number in range(wire.MAX_HEADER_VALUES + over)}
+    room = wire.MAX_HEADER_BYTES - len(b"\x04longS\0\0\0\0")
+    long = {"long": "x" * (room + over)}
+    inside = {"list": [{"a": 1, "b": [True, True]}] * ((wire.MAX_HEADER_VALUES - 1) // 5 + over)}
+    for headers in (many, long, inside):
+        read = headers_read(headers)
+        if over:
+            assert "the limit is" in read[wire.UNREADABLE]
+        else:
+            assert read == headers
+
+
 def fed(data: bytes, *, ends: bool = True) -> FrameReader:
     """A reader of these bytes."""
     reader = asyncio.StreamReader()

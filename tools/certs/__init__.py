@@ -36,7 +36,10 @@ class Authority:
         extensions = self.home / f"{name}.ext"
         purpose = "serverAuth" if hosts else "clientAuth"
         alternative = f"subjectAltName={','.join(hosts)}\n" if hosts else ""
-        extensions.write_text(f"basicConstraints=CA:FALSE\nextendedKeyUsage={purpose}\n{alternative}")
+        # With the identifiers of both keys: Python from 3.13 on is strict and trusts no certificate without.
+        identifiers = "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        purposes = f"keyUsage=critical,digitalSignature\nextendedKeyUsage={purpose}\n"
+        extensions.write_text(f"basicConstraints=CA:FALSE\n{identifiers}{purposes}{alternative}")
         signing: list[str | Path] = ["-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial"]
         signing += ["-days", str(days)]
         new = certificate.with_suffix(".new")

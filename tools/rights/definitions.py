@@ -27,11 +27,12 @@ def document(
     password_hash: Callable[[str], str],
     *,
     others: Iterable[User] = rights.OTHERS,
+    lanes: Sequence[str] = (),
     vhost: str = "/",
     tags: Mapping[str, Sequence[str]] | None = None,
 ) -> Document:
     """Everything for one virtual host. `password_hash` is asked for each user; `tags`: more of them, by user."""
-    objects = topology.derive(delays)
+    objects = topology.derive(delays, lanes)
     granted = rights.grants(objects, others)
     return {
         "vhosts": [{"name": vhost}],
@@ -41,6 +42,8 @@ def document(
                 "password_hash": password_hash(it.user.name),
                 "hashing_algorithm": ALGORITHM,
                 "tags": [*it.tags, *(tags or {}).get(it.user.name, ())],
+                # Whoever is given a tag here mends things; they are never locked out.
+                "limits": {} if it.user.name in (tags or {}) else limits(it),
             }
             for it in granted
         ],
@@ -48,7 +51,13 @@ def document(
         "topic_permissions": [
             {"user": it.user.name, "vhost": vhost, **topic} for it in granted for topic in topics(it)
         ],
-        "parameters": [],
+        "parameters": [
+            {"vhost": vhost, "component": component, "name": name, "value": value}
+            for component, name, value in (
+                ("vhost-limits", "limits", {"max-queues": rights.MAX_QUEUES}),
+                ("operator_policy", rights.PRIVATE_POLICY, private_queues()),
+            )
+        ],
         "policies": [],
         "exchanges": [
             {
@@ -89,6 +98,22 @@ def document(
 def permission(granted: Grant) -> dict[str, str]:
     """A user's patterns over names, as definitions and the management API have them."""
     return {"configure": granted.configure, "write": granted.write, "read": granted.read}
+
+
+def limits(granted: Grant) -> dict[str, int]:
+    """How much of the broker a user may take up; empty: as much as there is."""
+    most = granted.most
+    return {"max-connections": most.connections, "max-channels": most.channels} if most else {}
+
+
+def private_queues() -> Document:
+    """The operator policy for queues that the broker names."""
+    return {
+        "pattern": rights.PRIVATE_PATTERN,
+        "definition": dict(rights.PRIVATE_QUEUE),
+        "priority": 0,
+        "apply-to": "queues",
+    }
 
 
 def topics(granted: Grant) -> list[dict[str, str]]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from common import rights, tls
 from common.rights import Grant
-from tools.rights.definitions import ALGORITHM, permission, topics
+from tools.rights.definitions import ALGORITHM, limits, permission, private_queues, topics
 from tools.rights.secrets import Secrets, hashed, matches
 
 _SECONDS = 30
@@ -33,7 +33,11 @@ class Broker:
         if address.scheme not in {"http", "https"} or not address.hostname:
             raise RefusedError("The management API's address is like http://user:password@host:15672")
         self.url = url
-        self._place, self._port, self._tls = address.hostname, address.port, address.scheme == "https"
+        self._place, self._port = address.hostname, address.port
+        try:
+            self._encryption = tls.of_https(url)
+        except ValueError as error:
+            raise RefusedError(f"The management API's address: {error}") from None
         login = f"{unquote(address.username or '')}:{unquote(address.password or '')}"
         self._login = base64.b64encode(login.encode()).decode()
         self.vhost = parse_qs(address.query).get("vhost", ["/"])[0]
@@ -46,19 +50,19 @@ class Broker:
 
     def ask(self, method: str, path: str, content: Mapping[str, Any] | None = None, *, missing: Any = None) -> Any:  # noqa: ANN401 - JSON
         """Ask the API; `missing` where the thing is not there. Raises RefusedError."""
-        port = self._port or (15671 if self._tls else 15672)
-        connection = (
-            http.client.HTTPSConnection(self._place, port, timeout=_SECONDS, context=ssl.create_default_context())
-            if self._tls
-            else http.client.HTTPConnection(self._place, port, timeout=_SECONDS)
-        )
+        port = self._port or (15672 if self._encryption is None else 15671)
         headers = {"Authorization": f"Basic {self._login}", "Content-Type": "application/json"}
+        connection = http.client.HTTPConnection(self._place, port, timeout=_SECONDS)
         try:
+            if self._encryption is not None:
+                context = self._encryption.files.read()
+                connection = http.client.HTTPSConnection(self._place, port, timeout=_SECONDS, context=context)
             connection.request(method, f"/api/{path}", None if content is None else json.dumps(content), headers)
             answer = connection.getresponse()
             text = answer.read()
         except OSError as error:
-            raise RefusedError(f"No management API answers at {self._place}:{port}: {error}") from error
+            why = tls.why(error, self.url) or error
+            raise RefusedError(f"No management API answers at {self._place}:{port}: {why}") from error
         finally:
             connection.close()
         if answer.status == http.client.NOT_FOUND:
@@ -80,6 +84,7 @@ def apply(broker: Broker, granted: Iterable[Grant], secrets: Secrets) -> Iterato
 
     What a user may do is put right before they can log in, and a topic is limited before the exchange is opened.
     """
+    yield from _room(broker)
     for one in granted:
         name, user = one.user.name, f"users/{quote(one.user.name, safe='')}"
         there = broker.ask("GET", user)
@@ -87,6 +92,7 @@ def apply(broker: Broker, granted: Iterable[Grant], secrets: Secrets) -> Iterato
             # Without a password nobody logs in: the user is there to be given permissions first.
             broker.ask("PUT", user, {"password_hash": "", "hashing_algorithm": ALGORITHM, "tags": ""})
         yield from _rights(broker, one)
+        yield from _limits(broker, one)
         password = secrets.password(name)
         if there is None or not matches(password, there["password_hash"]) or set(_tags(there)) != set(one.tags):
             _put(broker, name, password, one.tags)
@@ -108,6 +114,33 @@ def _rights(broker: Broker, one: Grant) -> Iterator[str]:
     if {key: may.get(key) for key in permission(one)} != permission(one):
         broker.ask("PUT", f"permissions/{place}", permission(one))
         yield f"{name}: permissions"
+
+
+def _limits(broker: Broker, one: Grant) -> Iterator[str]:
+    wanted, user = limits(one), quote(one.user.name, safe="")
+    found = broker.ask("GET", f"user-limits/{user}", missing=[])
+    has = found[0]["value"] if found else {}
+    if has == wanted:
+        return
+    for name, most in wanted.items():
+        broker.ask("PUT", f"user-limits/{user}/{name}", {"value": most})
+    for name in has.keys() - wanted.keys():
+        broker.ask("DELETE", f"user-limits/{user}/{name}")
+    yield f"{one.user.name}: connections and channels"
+
+
+def _room(broker: Broker) -> Iterator[str]:
+    """How much there may be in the virtual host of what clients make."""
+    vhost = quote(broker.vhost, safe="")
+    found = broker.ask("GET", f"vhost-limits/{vhost}", missing=[])
+    if not found or found[0]["value"].get("max-queues") != rights.MAX_QUEUES:
+        broker.ask("PUT", f"vhost-limits/{vhost}/max-queues", {"value": rights.MAX_QUEUES})
+        yield f"{broker.vhost}: queues"
+    policy = f"operator-policies/{vhost}/{rights.PRIVATE_POLICY}"
+    there = broker.ask("GET", policy, missing={})
+    if {name: there.get(name) for name in private_queues()} != private_queues():
+        broker.ask("PUT", policy, private_queues())
+        yield f"{broker.vhost}: queues that the broker names"
 
 
 def _topics(broker: Broker, user: str) -> list[dict[str, str]]:

@@ -58,7 +58,7 @@ def permissions(facts: Facts) -> Iterable[Finding]:
 
 def _permissions(broker: Broker, service: str, user: str) -> Iterator[Finding]:
     has = (broker.permissions or {}).get(user)
-    needed = {"write": (topology.EVENTS, topology.RECOVERY), "read": queues_of_work(service)}
+    needed = {"write": (topology.EVENTS, topology.RECOVERY), "read": queues_of_work(service, broker.lanes)}
     if has is None:
         what = f"{user}, {service}'s user, has no permissions in virtual host {broker.vhost}"
         yield wrong("permissions", what, mends.grant(broker, user, None, **needed))

@@ -25,7 +25,10 @@ def _reachable(databases: Iterable[tuple[str, Database]]) -> Iterator[Finding]:
     for service, database in databases:
         if database.refusal:
             what = f"{service}'s, {database.place}: {database.refusal}"
-            mend = f"start it; DATABASE_URL_{service.upper()} names another, and `--only broker` looks at none"
+            mend = (
+                f"start it, or mend what is said; DATABASE_URL_{service.upper()} names another, "
+                "and `--only broker` looks at none"
+            )
             yield wrong("databases", what, mend)
 
 

@@ -18,7 +18,7 @@ def waiting(facts: Facts) -> Iterable[Finding]:
     """No queue of work has held messages for a minute, least of all without any being done."""
     if facts.broker is None:
         return []
-    names = [name for service in saga.SERVICES for name in queues_of_work(service)]
+    names = [name for service in saga.SERVICES for name in queues_of_work(service, facts.broker.lanes)]
     there = [(name, facts.broker.queues[name]) for name in names if name in facts.broker.queues]
     return or_well(
         (it for name, queue in there for it in _waiting(name, queue)), "waiting", "no message waits long"
@@ -60,16 +60,24 @@ def stranded(facts: Facts) -> Iterator[Finding]:
 
 def full(facts: Facts) -> Iterator[Finding]:
     """The bounded queues of commands have room."""
+    mend = "publish fewer commands, or start more replicas of its service; LANES keeps clients out of others' way"
     for name, queue in _ours(facts):
-        bound = queue.arguments.get("x-max-length")
-        if not isinstance(bound, int) or name == topology.HISTORY or queue.messages < _NEARLY_FULL * bound:
+        if name == topology.HISTORY:
             continue
-        what = f"{name} holds {queue.messages} of at most {bound} messages"
-        mend = "publish fewer commands, or start more replicas of its service"
-        if queue.messages >= bound:
-            yield wrong("full", f"{what}: it refuses more", mend)
-        else:
-            yield note("full", what, mend)
+        for held, limit, unit in (
+            (queue.messages, "max-length", "messages"),
+            (queue.bytes_ready, "max-length-bytes", "bytes"),
+        ):
+            told = (queue.arguments.get(f"x-{limit}"), queue.policy.get(limit))
+            # The smaller one counts.
+            bound = min((one for one in told if isinstance(one, int)), default=None)
+            if bound is None or held < _NEARLY_FULL * bound:
+                continue
+            what = f"{name} holds {held} of at most {bound} {unit}"
+            if held >= bound:
+                yield wrong("full", f"{what}: it refuses more", mend)
+            else:
+                yield note("full", what, mend)
 
 
 def retried(facts: Facts) -> Iterator[Finding]:
@@ -101,6 +109,6 @@ def _parked(broker: Broker) -> Iterator[Finding]:
 def _ours(facts: Facts) -> Iterator[tuple[str, Queue]]:
     if facts.broker is None:
         return
-    for queue in topology.derive(facts.delays).queues:
+    for queue in topology.derive(facts.delays, facts.broker.lanes).queues:
         if found := facts.broker.queues.get(queue.name):
             yield queue.name, found

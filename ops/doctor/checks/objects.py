@@ -22,6 +22,10 @@ _HARMFUL = frozenset(
 )
 
 
+#: What limits how much a queue may hold.
+_BOUNDS = frozenset({"max-length", "max-length-bytes"})
+
+
 def exchanges(facts: Facts) -> Iterable[Finding]:
     """The exchanges are there, of the right kind, and nothing catches what they cannot route."""
     if facts.broker is None:
@@ -168,12 +172,29 @@ def strangers(facts: Facts) -> Iterator[Finding]:
                 "a copy that misses its own queue would count as delivered"
             )
             yield wrong("strangers", what, mend)
+        elif binding.exchange == topology.EVENTS and kind == "queue" and _refuses(broker, binding.queue):
+            what = (
+                f"{binding.queue} hears {binding.key!r} on {topology.EVENTS} and refuses when it is full: then "
+                "the service that says it is refused, too, and says it again and again"
+            )
+            yield wrong("strangers", what, f"an observer drops what is old (no x-overflow); {mend}")
         elif binding.exchange == topology.EVENTS and binding.queue in broker.queues and binding.key == "#":
             what = (
                 f"{binding.queue} hears everything on {topology.EVENTS}: "
                 "while it does, an event that misses its service counts as delivered"
             )
             yield note("strangers", what, f"bind only what it needs; {mend}")
+
+
+def _refuses(broker: Broker, name: str) -> bool:
+    """Whether a queue can become full, and then refuses instead of dropping what is old."""
+    queue = broker.queues.get(name)
+    if queue is None:
+        return False
+    # An argument goes before a policy.
+    told = dict(queue.policy) | {key.removeprefix("x-"): value for key, value in queue.arguments.items()}
+    refuses = str(told.get("overflow")).startswith("reject-publish")
+    return refuses and bool(_BOUNDS & told.keys())
 
 
 def policies(facts: Facts) -> Iterator[Finding]:
@@ -184,7 +205,9 @@ def policies(facts: Facts) -> Iterator[Finding]:
     hit: dict[tuple[str, str], list[str]] = {}
     for queue in _wanted(facts).queues:
         found = broker.queues.get(queue.name)
-        if found and (harmful := sorted(_HARMFUL & set(found.policy))):
+        # A queue that refuses when it is full may be made smaller: what is confirmed stays.
+        may = _BOUNDS if _BOUNDS & {name.removeprefix("x-") for name in queue.arguments} else frozenset()
+        if found and (harmful := sorted((_HARMFUL - may) & set(found.policy))):
             hit.setdefault((found.policy_name, some(harmful)), []).append(queue.name)
     for (name, what), names in hit.items():
         mend = "let its pattern spare the services' queues: `rabbitmqctl list_policies`"
@@ -214,12 +237,12 @@ def _leader(name: str, queue: Queue) -> Iterator[Finding]:
 
 
 def _wanted(facts: Facts) -> topology.Topology:
-    return _derived(facts.delays)
+    return _derived(facts.delays, facts.broker.lanes if facts.broker else ())
 
 
 @cache
-def _derived(delays: tuple[Delay, ...]) -> topology.Topology:
-    return topology.derive(delays)
+def _derived(delays: tuple[Delay, ...], lanes: tuple[str, ...]) -> topology.Topology:
+    return topology.derive(delays, lanes)
 
 
 def _order(binding: Binding) -> tuple[str, str, str]:

@@ -66,7 +66,7 @@ def _consumers(facts: Facts, broker: Broker) -> Iterator[Finding]:
         if broker.connections is not None and not of_service(broker.connections, service):
             # That it is away is told already, and so is that it reads nothing.
             continue
-        for queue in queues_of_work(service):
+        for queue in queues_of_work(service, broker.lanes):
             readers = [consumer for consumer in broker.consumers if consumer.queue == queue]
             own = [reader for reader in readers if reader.connection == name_of(service, "consume")]
             others = [
@@ -74,7 +74,9 @@ def _consumers(facts: Facts, broker: Broker) -> Iterator[Finding]:
             ]
             unknown = broker.connections is None
             if queue in broker.queues and not (own or (unknown and readers)):
-                yield wrong("consumers", f"nobody reads {queue}", mends.START)
+                lane = queue not in queues_of_work(service)
+                mend = "name its client in LANES of all services, and start them anew" if lane else mends.START
+                yield wrong("consumers", f"nobody reads {queue}", mend)
             if others and not unknown:
                 what = f"{some(others)} reads {queue}, which is {service}'s: it takes its messages away"
                 yield wrong("consumers", what, _CLOSE)
@@ -94,9 +96,10 @@ def _read_by_nobody(facts: Facts) -> Iterator[str]:
             yield topology.retry_queue(service, delay)
 
 
-def queues_of_work(service: str) -> tuple[str, ...]:
-    """The queues that a service reads."""
-    commands = (topology.commands_queue(service),) if saga.command_keys(service) else ()
+def queues_of_work(service: str, lanes: Iterable[str] = ()) -> tuple[str, ...]:
+    """The queues that a service reads, those of clients' lanes with them."""
+    named = (topology.commands_queue(service), *(topology.lane_queue(service, lane) for lane in lanes))
+    commands = named if saga.command_keys(service) else ()
     return (topology.events_queue(service), *commands, topology.dead_queue(service))
 
 
