@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 #: What an address of a database says to be encrypted; an encrypted scheme needs the files alone.
 OPTIONS = ("tls", "cafile", "certfile", "keyfile")
 _SEVERAL = re.compile(r"\s*,\s*(?=amqps?://)")
-#: What `common.wire` says of it.
-_HUNG_UP = "the server closed the connection"
+#: What `common.wire` and MariaDB's client say of it.
+_HUNG_UP = re.compile("the server closed the connection|connection reset by peer|Lost connection", re.IGNORECASE)
 #: What databases say of a wrong password, and no less of a certificate with another name (CN) in it, or of none.
 _LOGIN_REFUSED = ("access denied for user", "password authentication failed", "certificate authentication failed")
 _EXPIRED, _NOT_YET, _WRONG_HOST, _WRONG_ADDRESS = 10, 9, 62, 64
@@ -188,7 +188,7 @@ def _why(error: BaseException, server: str) -> str | None:
             return f"the {server} refuses the login: the password or the certificate (certfile) is not this user's"
         if "wrong version number" in text or "rejected ssl upgrade" in text:
             return f"the {server} takes no encrypted connections at this port: switch them on there"
-    if any(isinstance(cause, ConnectionResetError) or _HUNG_UP in str(cause) for cause in _causes(error)):
+    if any(isinstance(cause, ConnectionResetError) or _HUNG_UP.search(str(cause)) for cause in _causes(error)):
         return f"{not_accepted}, or it is just going away: it hung up without a word"
     return None
 

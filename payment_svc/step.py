@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from common import rows, saga
+from common import db, rows, saga
 from common.barrier import PROTOCOL_BROKEN, Barrier, Broken
 from common.messages import Body, Cancelled, Completed, Expired, Failed, Message, Paid, Pay
 from common.reads import Reads
@@ -111,7 +111,10 @@ class Work:
         return Paid.after(command, expires_at=deadline, paid_at=self._now)
 
     def _cancel(self, failed: Failed) -> Body | Broken:
-        payment = self._payments[failed.payment_id]
+        payment = self._payments.get(failed.payment_id)
+        if payment is None:
+            # Where a batch reads with several statements, a twin may have paid between two of them.
+            raise db.LostRaceError(f"payment {failed.payment_id} was made by another replica at this moment")
         state = domain.cancel(State(payment.state))
         if state is None:
             return Broken(f"payment {payment.payment_id} is COMPLETED; nothing can fail after the pivot")
