@@ -65,10 +65,11 @@ class Settlement:
 
 async def settle(payment_ids: Sequence[str], now: datetime, outbox: Outbox) -> None:
     """Settle completed payments in this database, and tell the others of them in the same transaction."""
-    message = Message(saga.SETTLED, Settled(payment_ids=sorted(payment_ids)))
+    ids = sorted(payment_ids)
+    message = Message(saga.SETTLED, Settled(payment_ids=ids))
     barrier = await Barrier.load(saga.FIRST.service, [message], now=now, outbox=outbox)
     barrier.settlement(message)
     barrier.save(outbox.writes)
-    if settled := [payment_id for payment_id in sorted(payment_ids) if barrier.has_settled(payment_id)]:
+    if settled := [payment_id for payment_id in ids if barrier.has_settled(payment_id)]:
         told = Settled(payment_ids=settled)
         outbox.stage(saga.SETTLED, told.key, told.encode(), None)
